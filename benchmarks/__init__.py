@@ -1,0 +1,1 @@
+"""How a benchmark is planned, run, judged and shown."""

@@ -1,0 +1,65 @@
+"""The contract of a dataset: pairs of a picture and a text, each pair of one class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from PIL import Image
+
+from xshot_bench.datasets.splitting import Split
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image-text pair: a stable ``id``, its ``text``, and its class ``label`` (one of ``Dataset.classes``)."""
+
+    id: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What the user says of a dataset: the folder it lies in, and whether to go on without its bad items."""
+
+    root: Path | None = None
+    skip_bad_items: bool = False
+
+
+class Dataset(ABC):
+    """Image-text pairs with classes. A dataset is a file in this folder, named for it.
+
+    items: the pairs in a fixed order. classes: the class names in a fixed order (the official one, else sorted).
+    digest: SHA-256 (hex) of everything that features depend on: ids, texts, labels, picture contents.
+    notes: lines the user should read, e.g. how many bad items were left out.
+    prompt: the template that turns a class name into the text that stands for the class.
+    """
+
+    prompt: ClassVar[str] = "a photo of a {}."
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    @abstractmethod
+    def open(cls, options: DatasetOptions) -> Self:
+        """Read the dataset (texts and labels, not yet the pictures' pixels where that can be avoided).
+
+        Raises `InputError` with all problems in one message.
+        """
+
+    @abstractmethod
+    def picture(self, index: int) -> Image.Image:
+        """The picture of ``items[index]``, mode RGB or RGBA. Called from several threads at once."""
+
+    @abstractmethod
+    def split(self, variant: str = "") -> Split:
+        """The split named ``variant`` ("" is the default one); `InputError` names those there are."""
+
+    def class_prompts(self) -> list[str]:
+        """One text for each class, from ``prompt`` and the class name with its underscores and hyphens as spaces."""
+        return [self.prompt.format(name.replace("_", " ").replace("-", " ")) for name in self.classes]

@@ -1,0 +1,1 @@
+"""The committed split files (JSON), one for each dataset and class split."""
