@@ -68,6 +68,11 @@ class Pairs:
         """The pairs whose class is among ``classes [k]``."""
         return self.rows(torch.isin(self.label, classes))
 
+    def means(self, modality: Modality, classes: Tensor) -> Tensor:
+        """The mean feature of each of ``classes [k]``, ``[k,d]``; zero for a class without pairs."""
+        member = (classes[:, None] == self.label).float()
+        return member @ self[modality] / member.sum(1, keepdim=True).clamp_min(1)
+
     def __add__(self, other: Pairs) -> Pairs:
         return Pairs(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("image", "text", "label")))
 

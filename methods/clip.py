@@ -1,0 +1,17 @@
+"""Zero-shot retrieval: the encoder's own features."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from xshot_bench.methods.base import EmbeddingMethod, Modality, Task
+
+
+class Clip(EmbeddingMethod):
+    """Zero-shot cosine of the frozen encoder's features (Radford et al., ICML 2021); nothing is learnt."""
+
+    def fit(self, task: Task) -> None:
+        """Nothing to learn."""
+
+    def embed(self, x: Tensor, modality: Modality) -> Tensor:
+        return x

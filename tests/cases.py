@@ -1,0 +1,230 @@
+"""The checks that every method plugin must pass, on a small made-up task. Import them to test your own method::
+
+import pytest
+from cases import METHOD_CHECKS          # this folder on the path
+
+@pytest.mark.parametrize("check", METHOD_CHECKS)
+def test_contract(check):
+    check(lambda: MyMethod(strength=0.5))
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from xshot_bench.methods.base import (
+    MODALITIES,
+    Declined,
+    EmbeddingMethod,
+    Method,
+    Modality,
+    PairMethod,
+    Pairs,
+    PosteriorMethod,
+    Task,
+)
+
+Factory = Callable[[], Method]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Gaussian classes whose means are, in each modality, a linear map of the class text.
+
+    per_class: training items a source class. noise: distance of an item from its class mean, which has length 1.
+    skew: 0 puts the class means at the class texts, so zero-shot works; 1 puts them at an unrelated linear map.
+    """
+
+    dim: int = 16
+    source_classes: int = 12
+    target_classes: int = 4
+    per_class: int = 8
+    noise: float = 0.7
+    skew: float = 0.3
+
+    def task(self, shots: int, seed: int = 0) -> Task:
+        """An episode's task; the class means are the same for every seed, the items are not."""
+        generator = torch.Generator().manual_seed(seed)
+        classes = torch.arange(self.source_classes + self.target_classes)
+        source, target = classes[: self.source_classes], classes[self.source_classes :]
+        support = self.pairs(target, 7, generator)
+        first = torch.cat([torch.arange(shots) + 7 * c for c in range(self.target_classes)])
+        return Task(
+            source=self.pairs(source, self.per_class, generator),
+            support=support.rows(first),
+            classes=tuple(f"class {c}" for c in classes),
+            class_text=self.class_text,
+            source_classes=source,
+            target_classes=target,
+            validation_classes=source[: self.source_classes // 3],
+            candidates=target,
+            shots=shots,
+            seed=seed,
+            scale=10.0,
+        )
+
+    def test_items(self, task: Task, per_class: int = 5) -> Pairs:
+        """New items of the task's candidate classes."""
+        return self.pairs(task.candidates, per_class, torch.Generator().manual_seed(task.seed + 10_000))
+
+    def pairs(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Pairs:
+        """``per_class`` pairs of each class, class by class."""
+        label = classes.repeat_interleave(per_class)
+        features = []
+        for modality in MODALITIES:
+            noise = torch.randn(len(label), self.dim, generator=generator) / self.dim**0.5
+            features.append(normalize(self.means(modality)[label] + self.noise * noise, dim=1))
+        return Pairs(*features, label)
+
+    def means(self, modality: Modality) -> Tensor:
+        """The class means ``[C,d]``, unit rows."""
+        generator = torch.Generator().manual_seed(1 + MODALITIES.index(modality))
+        map_, _ = torch.linalg.qr(torch.randn(self.dim, self.dim, generator=generator))
+        return normalize((1 - self.skew) * self.class_text + self.skew * self.class_text @ map_, dim=1)
+
+    @property
+    def class_text(self) -> Tensor:
+        count = self.source_classes + self.target_classes
+        return normalize(torch.randn(count, self.dim, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def outputs(method: Method, items: Pairs) -> list[Tensor]:
+    """What a fitted method says of ``items``: embeddings or logits of both modalities, or the pairs' scores."""
+    with torch.no_grad():
+        if method.scoring == "cosine":
+            assert isinstance(method, EmbeddingMethod)
+            return [method.embed(items[m], m) for m in MODALITIES]
+        if method.scoring == "posterior":
+            assert isinstance(method, PosteriorMethod)
+            return [method.logits(items[m], m) for m in MODALITIES]
+        assert isinstance(method, PairMethod)
+        return [method.score(items.image, items.text)]
+
+
+def fitted(make: Factory, task: Task) -> Method | None:
+    """A fitted method, or None where it declines the task; it must say why."""
+    method = make()
+    try:
+        method.fit(task)
+    except Declined as reason:
+        assert str(reason), "a method that declines says why"
+        return None
+    return method
+
+
+def check_works_at_every_shot(make: Factory) -> None:
+    """0, 1 and 5 shots give finite output of the declared shape; a single shot may not be declined."""
+    world = World()
+    for shots in (0, 1, 5):
+        for task in (world.task(shots), _generalised(world.task(shots))):
+            items = world.test_items(task)
+            method = fitted(make, task)
+            assert method is not None or shots == 0, f"declined {shots} shots"
+            if method is None:
+                continue
+            for out in outputs(method, items):
+                assert out.ndim == 2 and len(out) == len(items)
+                assert method.scoring != "posterior" or out.shape[1] == len(task.candidates)
+                assert torch.isfinite(out).all()
+
+
+def check_is_deterministic(make: Factory) -> None:
+    """The same seed gives the same output, bit for bit, whatever the state of the global generator."""
+    world = World()
+    task = world.task(shots=1)
+    items = world.test_items(task)
+    runs = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        method = fitted(make, task)
+        assert method is not None
+        runs.append(outputs(method, items))
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def check_leaves_global_randomness_alone(make: Factory) -> None:
+    """Neither fitting nor scoring draws from the global generators."""
+    import random
+
+    import numpy as np
+
+    world = World()
+    task = world.task(shots=1)
+    before = torch.get_rng_state(), np.random.get_state()[1].tobytes(), random.getstate()  # noqa: NPY002
+    method = fitted(make, task)
+    assert method is not None
+    outputs(method, world.test_items(task))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tobytes(), random.getstate())  # noqa: NPY002
+
+
+def check_rows_do_not_see_each_other(make: Factory) -> None:
+    """An item's output does not depend on which items come with it, nor on their order."""
+    world = World()
+    task = world.task(shots=1)
+    items = world.test_items(task)
+    method = fitted(make, task)
+    assert method is not None
+    whole = outputs(method, items)
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
+    shuffled = outputs(method, items.rows(order))
+    some = outputs(method, items.rows(order[:3]))
+    for out, mixed, part in zip(whole, shuffled, some, strict=True):
+        pick = (lambda o, rows: o[rows][:, rows]) if method.scoring == "pairs" else (lambda o, rows: o[rows])
+        torch.testing.assert_close(mixed, pick(out, order), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(part, pick(out, order[:3]), rtol=1e-4, atol=1e-5)
+
+
+def check_leaves_its_input_alone(make: Factory) -> None:
+    """Neither the task nor the items are changed."""
+    world = World()
+    task = world.task(shots=1)
+    items = world.test_items(task)
+    kept = copy.deepcopy((task, items))
+    method = fitted(make, task)
+    assert method is not None
+    outputs(method, items)
+    for before, after in zip(_tensors(kept), _tensors((task, items)), strict=True):
+        assert torch.equal(before, after)
+
+
+def check_fits_many_as_one(make: Factory) -> None:
+    """``fit_many`` agrees with ``fit`` on each draw, and one draw's items do not reach another draw's method."""
+    world = World()
+    tasks = [world.task(shots=1, seed=seed) for seed in (0, 1, 2)]
+    together = make().fit_many(tasks)
+    for method, task in zip(together, tasks, strict=True):
+        alone = fitted(make, task)
+        assert alone is not None
+        items = world.test_items(task)
+        for a, b in zip(outputs(method, items), outputs(alone, items), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def _generalised(task: Task) -> Task:
+    """The same task with the source classes in the gallery too."""
+    return dataclasses.replace(task, candidates=torch.cat([task.target_classes, task.source_classes]))
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        return _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
+    return [t for part in value for t in _tensors(part)] if isinstance(value, tuple | list) else []
+
+
+METHOD_CHECKS: tuple[Callable[[Factory], None], ...] = (
+    check_works_at_every_shot,
+    check_is_deterministic,
+    check_leaves_global_randomness_alone,
+    check_rows_do_not_see_each_other,
+    check_leaves_its_input_alone,
+    check_fits_many_as_one,
+)
