@@ -60,6 +60,11 @@ class Dataset(ABC):
     def split(self, variant: str = "") -> Split:
         """The split named ``variant`` ("" is the default one); `InputError` names those there are."""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Item id -> class."""
+        return {item.id: item.label for item in self.items}
+
     def class_prompts(self) -> list[str]:
         """One text for each class, from ``prompt`` and the class name with its underscores and hyphens as spaces."""
         return [self.prompt.format(name.replace("_", " ").replace("-", " ")) for name in self.classes]
