@@ -1,0 +1,205 @@
+"""Scores + labels -> average precision and ranks, one number a query. Exact, ties included; NumPy only.
+
+A ranking is the gallery by descending score. Equal scores stand in item order after a seeded shuffle of the gallery,
+so that a gallery listed class by class favours nobody and every run of a program sees the same ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+BLOCK = 2**18  # scores worked on at once: keys and work space stay in a core's cache
+MANY = 16  # groups of equal scores in a row that are mended one by one; a row with more is sorted anew
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """AP@k looks at the first ``k`` ranks only.
+
+    denominator: what the sum of precisions is divided by. ``relevant``: all R relevant items, retrieved or not
+    (trec_eval's ``map_cut_k``). ``hits``: the relevant items among the first k (ACMR); higher, and 0 without a hit.
+    """
+
+    k: int
+    denominator: Literal["relevant", "hits"] = "relevant"
+
+
+def average_precision(
+    scores: np.ndarray,
+    query_label: np.ndarray,
+    gallery_label: np.ndarray,
+    cutoff: Cutoff | None = None,
+    tie_seed: int = 0,
+) -> np.ndarray:
+    """AP of each query ``[Q]`` (float64); NaN for a query without a relevant item, which the caller leaves out.
+
+    AP = 1/R Σ_i i/rank_i over the R relevant gallery items in the order of their ranks; relevant is what has the
+    query's label. scores ``[Q,G]``, larger is more similar; labels ``[Q]`` and ``[G]``. The ranking is the full one
+    unless a ``cutoff`` is given. Raises `ValueError` for scores that are not finite or not of shape ``[Q,G]``.
+    """
+    scores = _checked(scores, (len(query_label), len(gallery_label)))
+    ranker = _Ranker(scores, tie_seed)
+    ap = np.full(len(scores), np.nan)
+    for label in np.unique(query_label):
+        relevant = np.asarray(gallery_label) == label
+        rows = np.flatnonzero(np.asarray(query_label) == label)
+        if not relevant.any():
+            _require_finite(scores[rows])
+            continue
+        for start in range(0, len(rows), ranker.rows):
+            block = rows[start : start + ranker.rows]
+            ap[block] = _average(ranker.ranks(block, relevant), cutoff)
+    return ap
+
+
+def pair_ranks(scores: np.ndarray, pair: np.ndarray, tie_seed: int = 0) -> np.ndarray:
+    """The rank ``[Q]`` (from 1) of each query's own pair, the gallery item at ``pair [Q]``; 0 where ``pair`` is -1.
+
+    R@k is the share of ranks up to k among those above 0. scores ``[Q,G]`` and errors as in `average_precision`.
+    """
+    pair = np.asarray(pair)
+    scores = _checked(scores, (len(pair), scores.shape[-1]))
+    _require_finite(scores)
+    place = _shuffled_places(scores.shape[1], tie_seed)
+    ranks = np.zeros(len(pair), dtype=np.int64)
+    present = np.flatnonzero(pair >= 0)
+    for start in range(0, len(present), _block_rows(scores)):
+        rows = present[start : start + _block_rows(scores)]
+        block, own = scores[rows], pair[rows, None]
+        value = np.take_along_axis(block, own, axis=1)
+        before = (block > value) | ((block == value) & (place < place[own]))
+        ranks[rows] = 1 + before.sum(1)
+    return ranks
+
+
+def expected_random_ap(relevant: np.ndarray, gallery: np.ndarray | int) -> np.ndarray:
+    """The mean AP over all orders of ``gallery`` items (N) of which ``relevant`` (R) are relevant; NaN at R = 0.
+
+    E[AP] = (R-1)/(N-1) · (1 - H_N/N) + H_N/N with the harmonic number H_N: the item at rank r is relevant with
+    probability R/N, and then each of the r-1 before it with probability (R-1)/(N-1). Arrays broadcast.
+    """
+    relevant, gallery = np.asarray(relevant), np.asarray(gallery)
+    harmonic = np.cumsum(1 / np.arange(1, max(gallery.max(initial=1), 1) + 1))
+    first = harmonic[np.maximum(gallery, 1) - 1] / np.maximum(gallery, 1)
+    expected = (relevant - 1) / np.maximum(gallery - 1, 1) * (1 - first) + first
+    return np.where(relevant > 0, expected, np.nan)
+
+
+def expected_random_map(query_label: np.ndarray, gallery_label: np.ndarray) -> float:
+    """The expected mAP of a random ranking, over the queries that have a relevant item; NaN where none has."""
+    labels, counts = np.unique(gallery_label, return_counts=True)
+    members = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+    relevant = np.array([members.get(label, 0) for label in np.asarray(query_label).tolist()], dtype=np.int64)
+    relevant = relevant[relevant > 0]
+    return float(expected_random_ap(relevant, len(gallery_label)).mean()) if len(relevant) else float("nan")
+
+
+class _Ranker:
+    """Ranks of relevant items, for blocks of rows of a score matrix.
+
+    Sorting values is several times faster than sorting positions. So each score becomes an integer of the same order,
+    whose last bit gives way to a mark, relevant or not; the marks of the sorted integers say which ranks are relevant.
+    Where that bit may have decided (equal scores, or neighbours among the floats), the true order is looked up.
+    """
+
+    def __init__(self, scores: np.ndarray, tie_seed: int) -> None:
+        self.scores = scores
+        self.integer = np.int32 if scores.itemsize == 4 else np.int64
+        self.infinity = np.array(np.inf, scores.dtype).view(self.integer)
+        self.place = _shuffled_places(scores.shape[1], tie_seed)
+        self.rows = _block_rows(scores)
+        shape = (min(self.rows, len(scores)), scores.shape[1])
+        # allocated once: the first touch of fresh memory costs more than the arithmetic
+        self.work = np.empty(shape, self.integer), np.empty(shape, self.integer)
+        self.marks = np.empty(shape[0] * shape[1] * 10 // 9 + 2, bool)
+
+    def ranks(self, rows: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+        """The ascending ranks ``[n,R]`` (from 1) of the ``relevant [G]`` items for the queries ``rows [n]``."""
+        keys, spare = (buffer[: len(rows)] for buffer in self.work)
+        np.take(self.scores, rows, axis=0, out=keys.view(self.scores.dtype), mode="clip")
+        _to_keys(keys, spare)
+        keys &= -2
+        keys |= relevant.astype(self.integer)
+        keys.sort(axis=1)
+        if keys[:, 0].min() < -self.infinity or keys[:, -1].max() >= self.infinity:
+            _require_finite(self.scores)
+        found = self._marked(keys, spare)
+        before = keys.ravel().take(found - 1, mode="wrap")
+        before ^= keys.ravel().take(found)
+        unsure = np.flatnonzero(before == 1)
+        found = found.reshape(len(rows), -1)
+        found -= (np.arange(len(rows)) * keys.shape[1])[:, None]
+        row, first = np.divmod(unsure, found.shape[1])
+        crowded = np.bincount(row, minlength=len(rows)) > MANY
+        for i in np.flatnonzero(crowded):
+            found[i] = np.flatnonzero(relevant[np.lexsort((self.place, -self.scores[rows[i]]))])
+        for i, j in zip(row[~crowded[row]], first[~crowded[row]], strict=True):
+            self._mend(found[i, j:], self.scores[rows[i]], relevant, keys[i])
+        found += 1
+        return found
+
+    def _marked(self, keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
+        """The flat positions of the ``keys [n,G]`` that bear the mark."""
+        tail = keys.size // 9 + 1  # NumPy finds marks several times faster where more than a tenth are set
+        self.marks[keys.size : keys.size + tail] = True
+        np.bitwise_and(keys, 1, out=spare)
+        np.not_equal(spare.ravel(), 0, out=self.marks[: keys.size])
+        return np.flatnonzero(self.marks[: keys.size + tail])[:-tail]
+
+    def _mend(self, found: np.ndarray, scores: np.ndarray, relevant: np.ndarray, keys: np.ndarray) -> None:
+        """Correct the first of the places ``found`` in a row of sorted ``keys [G]``: those in the group of one key.
+
+        In such a group the relevant items were put last; here they get their places among all members of the group.
+        """
+        own = scores.view(self.integer).copy()
+        _to_keys(own, np.empty_like(own))
+        members = np.flatnonzero(own | 1 == keys[found[0]])
+        order = np.lexsort((self.place[members], -scores[members]))
+        within = np.flatnonzero(relevant[members[order]])
+        found[: len(within)] = found[0] - (len(members) - len(within)) + within
+
+
+def _to_keys(bits: np.ndarray, spare: np.ndarray) -> None:
+    """Turn the bits of floats, in place, into integers that ascend as the floats descend; ±0 become one integer."""
+    values = bits.view(f"f{bits.itemsize}")
+    np.subtract(0, values, out=values)
+    np.right_shift(bits, 8 * bits.itemsize - 1, out=spare)
+    np.bitwise_and(spare, np.iinfo(bits.dtype).max, out=spare)
+    np.bitwise_xor(bits, spare, out=bits)
+
+
+def _average(ranks: np.ndarray, cutoff: Cutoff | None) -> np.ndarray:
+    """AP ``[n]`` from the ascending ranks ``[n,R]`` of all relevant items."""
+    precision = np.arange(1, ranks.shape[1] + 1) / ranks
+    if cutoff is None:
+        return precision.mean(1)
+    within = ranks <= cutoff.k
+    divisor = ranks.shape[1] if cutoff.denominator == "relevant" else np.maximum(within.sum(1), 1)
+    return (precision * within).sum(1) / divisor
+
+
+def _shuffled_places(items: int, seed: int) -> np.ndarray:
+    """Each gallery item's place ``[G]`` in the shuffled gallery."""
+    return np.random.default_rng(seed).permutation(items)
+
+
+def _block_rows(scores: np.ndarray) -> int:
+    return max(1, BLOCK // max(1, scores.shape[1]))
+
+
+def _require_finite(scores: np.ndarray) -> None:
+    size = _block_rows(scores)
+    blocks = (scores[start : start + size] for start in range(0, len(scores), size))
+    bad = sum(block.size - np.count_nonzero(np.isfinite(block)) for block in blocks)
+    if bad:
+        raise ValueError(f"{bad} of {scores.size} scores are not finite")
+
+
+def _checked(scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The scores as C-ordered float32 or float64, if they have this shape."""
+    if scores.shape != shape:
+        raise ValueError(f"scores have shape {scores.shape} where {shape} (queries, gallery) was expected")
+    return np.ascontiguousarray(scores, dtype=np.result_type(scores, np.float32))
