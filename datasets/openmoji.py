@@ -35,9 +35,9 @@ SPLITS = Path(__file__).parent / "splits"
 class OpenMoji(Dataset):
     """Emoji and their names, 57 classes by Unicode subgroup; drawn from a font, so nothing is fetched.
 
-    The text is the emoji's name, then the words its short names add. Words that contain the class name are taken out
-    ("broken heart" of the class heart becomes "broken"); an item with no word left is left out, and ``notes`` counts
-    them. Classes stand in alphabetical order; an item's id is its code points, as ``1f600``.
+    The text is the emoji's name, then the short names that add a word, all without the class name (`text_of` has the
+    rule); an item with no word left is left out. Classes stand in alphabetical order; an item's id is its code points,
+    as ``1f600``.
     """
 
     def __init__(self, font: Path, emoji: list[dict[str, Any]]) -> None:
@@ -46,11 +46,9 @@ class OpenMoji(Dataset):
             Item(e["unified"].lower(), text_of(e["name"], e["short_names"], e["subcategory"]), e["subcategory"])
             for e in sorted(rows, key=lambda e: int(e["sort_order"]))
         ]
-        silent = sum(not item.text for item in found)
         sizes = Counter(item.label for item in found if item.text)
         self.classes = tuple(sorted(label for label, size in sizes.items() if size >= LEAST))
         self.items = tuple(item for item in found if item.text and item.label in self.classes)
-        self.notes = (f"{silent} items are left out: their class name was all of their text",) if silent else ()
         self._font_file = font
         self._lock = threading.Lock()  # FreeType draws for one thread at a time
 
@@ -130,13 +128,25 @@ class OpenMoji(Dataset):
 
 
 def text_of(name: str, short_names: list[str], label: str) -> str:
-    """The words of the name and of the short names, each once, without those that contain the class name."""
-    words: dict[str, None] = {}
-    for part in (name, *short_names):
-        words |= dict.fromkeys(re.findall(r"[a-z0-9&*#+'’-]+", part.lower().replace("_", " ")))
-    text = " ".join(words)
-    phrase = re.escape(label.replace("-", " "))
-    return " ".join(re.sub(rf"\S*({phrase}|{re.escape(label)})\S*", " ", text).split())
+    """The name, then each short name without digits that adds a word: "grinning face, grin". Never the class name.
+
+    Where the names contain every word of the class name, in any order, in the plural or inside a longer word
+    (``mail`` in ``mailbox``), the words that contain one are taken out: "broken heart" of the class heart becomes
+    "broken". That is so for 114 of the 1,386 emoji in classes of at least ten; of one, the toolbox, nothing is left.
+    """
+    phrases = [name.lower(), *(short.replace("_", " ") for short in short_names if not re.search(r"\d", short))]
+    parts = [word.removesuffix("s") for word in _words(label)]
+    if all(part in " ".join(phrases) for part in parts):
+        phrases = [" ".join(w for w in phrase.split() if not any(p in w for p in parts)) for phrase in phrases]
+    kept = phrases[:1]
+    for phrase in phrases[1:]:
+        if set(_words(phrase)) - set(_words(" ".join(kept))):
+            kept.append(phrase.replace("-", " "))
+    return ", ".join(filter(None, kept))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def split_file(folder: Path, variant: str) -> Path:
