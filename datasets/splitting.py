@@ -1,6 +1,6 @@
 """Splits: which classes are source and target, which items train, test and serve as support, in what order.
 
-A class split named "" takes every second class as target (DADN's rule for one half); ``b`` and ``c`` take random halves.
+A class split named "" takes every second class as target (DADN's rule for a half); ``b`` and ``c`` take random halves.
 Each choice has a random stream of its own, named for what is chosen, so a class more moves no other class.
 """
 
@@ -49,13 +49,15 @@ class Split:
         return min(len(ids) for draw in self.support.values() for ids in draw.values())
 
 
-def make_split(name: str, variant: str, labels: dict[str, str], classes: Sequence[str]) -> Split:
+def make_split(
+    name: str, variant: str, labels: dict[str, str], classes: Sequence[str], test: frozenset[str] = frozenset()
+) -> Split:
     """The split of the items ``labels`` (id -> class), always the same for the same items.
 
     Target classes: half of the items, at least eight if there are as many, are the pool for support, and the rest test
     items. Source classes: a fifth of the items, at least two, are test items. Every fourth source class is for
-    validation. There are ten draws of up to seven shots, fewer where the smallest pool is smaller. Raises `InputError`
-    where there are too few classes or too few items in one.
+    validation. There are ten draws of up to seven shots, fewer where the smallest pool is smaller. Where ``test`` says
+    which items are test items, it is so. Raises `InputError` where there are too few classes or too few items in one.
     """
     members: dict[str, list[str]] = {c: [] for c in classes}
     for item, label in labels.items():
@@ -69,11 +71,13 @@ def make_split(name: str, variant: str, labels: dict[str, str], classes: Sequenc
     target = _target(name, variant, classes)
     source = [c for c in classes if c not in target]
     shuffled = {c: _shuffled(members[c], name, variant, c, "test items") for c in classes}
-    pool = {
-        c: _pool_size(len(members[c])) if c in target else len(members[c]) - max(2, len(members[c]) // 5)
-        for c in classes
-    }
-    train = {c: tuple(shuffled[c][: pool[c]]) for c in classes}
+    if test:
+        train = {c: tuple(item for item in shuffled[c] if item not in test) for c in classes}
+    else:
+        train = {c: tuple(shuffled[c][: _train_size(len(members[c]), c in target)]) for c in classes}
+    bare = [repr(c) for c in classes if not 0 < len(train[c]) < len(members[c])]
+    if bare:
+        raise InputError(f"every class needs training and test items; not so: {', '.join(bare)}. Mark some of each.")
     shots = min(SHOTS, *(len(train[c]) for c in target))
     content: dict[str, Any] = {
         "name": f"{name}/{variant}" if variant else name,
@@ -81,7 +85,7 @@ def make_split(name: str, variant: str, labels: dict[str, str], classes: Sequenc
         "target": tuple(target),
         "validation": tuple(source[1::4] if len(source) > 7 else source[1::3]),
         "train": train,
-        "test": {c: tuple(shuffled[c][pool[c] :]) for c in classes},
+        "test": {c: tuple(item for item in shuffled[c] if item not in set(train[c])) for c in classes},
         "support": {
             draw: {c: tuple(_shuffled(train[c], name, variant, c, f"draw {draw}")[:shots]) for c in target}
             for draw in range(DRAWS)
@@ -106,7 +110,7 @@ def check_split(split: Split, labels: dict[str, str], classes: Iterable[str]) ->
     for draw, support in split.support.items():
         for c in split.target:
             ids = support.get(c, ())
-            if len(set(ids)) != len(ids) or not set(ids) <= set(split.train.get(c, ())):
+            if not ids or len(set(ids)) != len(ids) or not set(ids) <= set(split.train.get(c, ())):
                 problems.append(f"the support of class {c!r} in draw {draw} is not drawn from its training items")
     if problems:
         raise InputError(f"the split {split.name} does not fit its dataset: {problems[0]}. {_remedy(split.name)}")
@@ -123,7 +127,7 @@ def load_split(path: Path) -> Split:
         return from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the split file {path} cannot be read: {error.strerror}. {_remedy(path.stem)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0] if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise InputError(f"the split file {path} is damaged: {reason}. {_remedy(path.stem)}") from None
 
@@ -174,8 +178,8 @@ def _target(name: str, variant: str, classes: Sequence[str]) -> list[str]:
     return [c for c in classes if c in chosen]
 
 
-def _pool_size(items: int) -> int:
-    return max(min(8, items - 2), items // 2)
+def _train_size(items: int, is_target: bool) -> int:
+    return max(min(8, items - 2), items // 2) if is_target else items - max(2, items // 5)
 
 
 def _shuffled(values: Sequence[str], *axes: str) -> list[str]:

@@ -1,0 +1,201 @@
+"""One call of the program: options -> plan -> results -> table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xshot_bench import InputError
+from xshot_bench.benchmarks.compare import Comparison, compare
+from xshot_bench.benchmarks.executors import execute
+from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
+from xshot_bench.benchmarks.progress import Progress
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.report import table
+from xshot_bench.benchmarks.store import Store
+from xshot_bench.benchmarks.suite import Suite
+from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
+from xshot_bench.datasets.features import default_cache
+from xshot_bench.datasets.splitting import to_json
+
+SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "shots", "draws", "gallery", "baseline")
+QUICK = 5.0  # seconds of computing for which starting processes does not pay
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the options come to."""
+
+    suite: Suite
+    registry: Registry
+    store: Store
+    inputs: Inputs
+    workers: int
+    mlflow_uri: str
+    force: bool
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Invocation:
+        """Read the command line's options; `InputError` where they do not fit together."""
+        chosen = {name: options[name] for name in SUITE_OPTIONS} | {"settings": _settings(options["settings"])}
+        store = Store(options["results"])
+        device = _device(options["device"])
+        inputs = Inputs(
+            _roots(options["roots"]), options["skip_bad_items"], options["cache"] or default_cache(), device
+        )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(
+            suite=Suite.from_options(chosen, options["suite"]),
+            registry=Registry(options["plugins"]),
+            store=store,
+            inputs=inputs,
+            workers=options["jobs"] or (cores if device == "cpu" else 1),
+            mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
+            force=options["force"],
+        )
+
+    def plan(self) -> Plan:
+        return make_plan(self.suite, self.registry, self.store, self.inputs, self.force)
+
+
+def main(options: Mapping[str, Any]) -> int:
+    """Run the default command and print its table; returns the exit code."""
+    call = Invocation.from_options(options)
+    if options["dry_run"]:
+        click.echo(_forecast(call, call.plan()))
+        return 0
+    with call.store.writing():
+        plan = call.plan()
+        comparison, tracker = run_suite(call, plan, Progress())
+    _show(comparison, options["style"])
+    _say_where(call, tracker)
+    return 1 if any(row.failed for row in comparison.rows) else 0
+
+
+def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Comparison, Tracker]:
+    """Run what is left of a plan, keep and mirror each result as it comes, and compare them all."""
+    for material in plan.materials:
+        call.store.add_split(material.split.digest, to_json(material.split))
+        for note in material.dataset.notes:
+            click.echo(f"{material.name}: {note}", err=True)
+    tracker = Tracker(call.store, call.mlflow_uri)
+    tracker.start(f"{','.join(plan.suite.datasets)} X={','.join(map(str, plan.suite.shots))}", plan.suite.model_dump())
+    records = dict(plan.records)
+    try:
+        with progress:
+            encode_missing(plan, call.inputs.cache, progress.stage)
+            left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
+            quick = left is not None and left < QUICK
+            progress.start_cells(sum(len(job.cells) for job in plan.jobs))
+            for result in execute(plan.jobs, 1 if quick else call.workers):
+                record = call.store.add(result)
+                records[record.cell.digest] = record
+                tracker.mirror(record)
+                progress.finished(record)
+        comparison = compare(plan, records, call.store)
+    except BaseException:
+        tracker.finish({}, "KILLED")
+        raise
+    tracker.finish({"table.md": table.markdown(comparison), "table.json": table.to_json(comparison)})
+    return comparison, tracker
+
+
+def sync_store(results: Path, uri: str | None) -> str:
+    """Log every record to MLflow that it does not have; says how many there are."""
+    store = Store(results)
+    if not store.cells.is_dir():
+        raise InputError(f"{results} holds no results. Give the folder of a run with --results.")
+    with store.writing():
+        records = store.records()
+        tracker = sync(store, uri or default_uri(results), records)
+    if tracker.error:
+        raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error}")
+    return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"
+
+
+def regenerate_splits(name: str, folder: Path | None, plugins: Sequence[Path]) -> list[Path]:
+    """Make the split files of a dataset that ships some."""
+    registry = Registry(plugins)
+    cls: Any = registry.load("dataset", name)
+    if not hasattr(cls, "write_splits"):
+        raise InputError(
+            f"the dataset {name!r} ships no split files: its splits are made from its items as it is read."
+        )
+    paths: list[Path] = cls.write_splits(folder)
+    return paths
+
+
+def _settings(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        method, dot, parameter = name.strip().partition(".")
+        if not (equals and dot and method and parameter):
+            raise InputError(
+                f"--set {text!r} was not understood. Expected: METHOD.PARAMETER=VALUE, as flexclip.steps=200."
+            )
+        settings.setdefault(method.replace("-", "_"), {})[parameter] = value
+    return settings
+
+
+def _roots(texts: Sequence[str]) -> dict[str, Path]:
+    """Dataset -> folder; a folder given without a name is everybody's, under the name ""."""
+    roots: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if equals and name.replace("-", "_").isidentifier():
+            roots[name.replace("-", "_")] = Path(folder)
+        else:
+            roots[""] = Path(text)
+    return roots
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--device {name!r} cannot be used here: {reason} Try --device cpu.") from None
+    return name
+
+
+def _forecast(call: Invocation, plan: Plan) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
+    todo = sum(len(job.cells) for job in plan.jobs)
+    left = plan.seconds_left(call.store.records())
+    if not todo:
+        time = "nothing to compute"
+    elif left is None:
+        time = f"{todo} to compute, no earlier times of all these methods"
+    else:
+        time = f"{todo} to compute, about {left / call.workers:.0f} s with {call.workers} at once"
+    encode = [m.name for m in plan.materials if not m.features.exists()]
+    more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
+    return f"{len(plan.cells)} cells: {counts}. {time[0].upper()}{time[1:]}{more}."
+
+
+def _show(comparison: Comparison, style: str) -> None:
+    if style == "json":
+        click.echo(table.to_json(comparison))
+    elif style == "rich" or (style == "auto" and sys.stdout.isatty()):
+        from rich.console import Console
+
+        Console().print(table.rich_tables(comparison))
+    else:
+        click.echo(table.markdown(comparison))
+
+
+def _say_where(call: Invocation, tracker: Tracker) -> None:
+    click.echo(f"\nResults: {call.store.folder}", err=True)
+    if tracker.uri.startswith("sqlite") and not tracker.error:
+        click.echo(f"MLflow:  mlflow ui --backend-store-uri {tracker.uri}", err=True)

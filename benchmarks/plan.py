@@ -1,0 +1,157 @@
+"""Suite -> cells, each new, done, declined or failed according to the store, and the jobs that would run them."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from xshot_bench import InputError
+from xshot_bench.benchmarks.ablation import Variant, ablation_variants, parse_variant
+from xshot_bench.benchmarks.records import Cell, Record
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.run import Job
+from xshot_bench.benchmarks.store import Store
+from xshot_bench.benchmarks.suite import Suite
+from xshot_bench.datasets.base import Dataset, DatasetOptions
+from xshot_bench.datasets.encode import features_folder, load_features
+from xshot_bench.datasets.encoders.base import Encoder
+from xshot_bench.datasets.splitting import Split
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a suite's data lies: ``roots`` (dataset name -> folder), the feature cache, the device."""
+
+    roots: dict[str, Path]
+    skip_bad_items: bool
+    cache: Path
+    device: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``."""
+
+    name: str
+    dataset: Dataset
+    encoder: Encoder
+    split: Split
+    features: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite comes to: its cells in table order, the records there are, and the jobs left to run."""
+
+    suite: Suite
+    variants: tuple[Variant, ...]
+    materials: tuple[Material, ...]
+    cells: tuple[Cell, ...]
+    records: dict[str, Record]
+    jobs: tuple[Job, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Cells by state: ``new``, ``done``, ``declined``, ``failed``."""
+        states = Counter(self.state(cell) for cell in self.cells)
+        return {state: states[state] for state in ("new", "done", "declined", "failed")}
+
+    def state(self, cell: Cell) -> str:
+        record = self.records.get(cell.digest)
+        return record.status if record else "new"
+
+    def seconds_left(self, recorded: Sequence[Record]) -> float | None:
+        """Computing time of the jobs, from the median of earlier cells of each method; None where one is unknown."""
+        known: dict[str, list[float]] = defaultdict(list)
+        for record in recorded:
+            if record.status == "done":
+                known[record.cell.method].append(sum(record.seconds.values()))
+        todo = [cell.method for job in self.jobs for cell in job.cells]
+        if any(method not in known for method in todo):
+            return None
+        return sum(statistics.median(known[method]) for method in todo)
+
+
+def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
+    """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
+    variants = [parse_variant(registry, name, suite.settings) for name in suite.methods]
+    if suite.ablate:
+        variants += [parse_variant(registry, v, suite.settings) for v in ablation_variants(registry, suite.ablate)]
+    unknown = set(suite.settings) - {variant.plugin for variant in variants}
+    if unknown:
+        raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
+    materials = [_material(name, suite, registry, inputs) for name in suite.datasets]
+
+    cells: dict[str, Cell] = {}
+    jobs: list[Job] = []
+    records: dict[str, Record] = {}
+    for material in materials:
+        for shots in suite.shots:
+            for variant in variants:
+                drawn = _draws(suite, registry, variant, material, shots)
+                group = [cell for cell in drawn if cell.digest not in cells]
+                cells |= {cell.digest: cell for cell in group}
+                todo = []
+                for cell in group:
+                    record = store.record(cell.digest)
+                    if record:
+                        records[cell.digest] = record
+                    if force or record is None or record.status == "failed":
+                        todo.append(cell)
+                together = type(variant.build(registry)).stack and inputs.device != "cpu"
+                bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
+                jobs += [
+                    Job(bunch, variant, material.features, material.split, registry.plugins, inputs.device)
+                    for bunch in bunches
+                ]
+    kept = {variant.name: variant for variant in variants}
+    return Plan(suite, tuple(kept.values()), tuple(materials), tuple(cells.values()), records, tuple(jobs))
+
+
+def encode_missing(plan: Plan, cache: Path, progress: Callable[[str, int, int], None]) -> None:
+    """Encode the datasets whose features are not in the cache, if a job needs them."""
+    needed = {job.features for job in plan.jobs}
+    for material in plan.materials:
+        if material.features in needed:
+            load_features(material.dataset, material.encoder, cache, progress=progress)
+
+
+def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs) -> Material:
+    base, _, variant = name.partition("/")
+    entry = registry.entry("dataset", base)
+    cls = cast("type[Dataset]", registry.load("dataset", base))
+    root = inputs.roots.get(entry.name, inputs.roots.get(""))
+    dataset = cls.open(DatasetOptions(root=root, skip_bad_items=inputs.skip_bad_items))
+    split = dataset.split(variant)
+    if max(suite.shots) > split.max_shots:
+        raise InputError(
+            f"--shots {max(suite.shots)}: split {split.name} has support for at most {split.max_shots} shots "
+            "a class. Ask for fewer shots."
+        )
+    if suite.draws > len(split.support):
+        raise InputError(
+            f"--draws {suite.draws}: split {split.name} has {len(split.support)} support draws. Ask for fewer."
+        )
+    encoder_name, _, argument = suite.encoder.partition(":")
+    encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device)
+    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache))
+
+
+def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: int) -> list[Cell]:
+    """The cells of one method at one X: one for each draw."""
+    first = Cell(
+        method=variant.name,
+        parameters=variant.build(registry).parameters(),
+        code=registry.code_digest("method", variant.plugin),
+        dataset=material.name,
+        encoder=suite.encoder,
+        features=material.features.name,
+        split=material.split.digest,
+        gallery=suite.gallery,
+        shots=shots,
+        draw=0,
+    )
+    return [first.model_copy(update={"draw": draw}) for draw in range(suite.draws)]

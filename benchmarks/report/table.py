@@ -1,0 +1,164 @@
+"""A comparison as a table: rich in a terminal, GitHub's Markdown when piped, JSON as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from xshot_bench.benchmarks.compare import Comparison, Row
+from xshot_bench.benchmarks.protocol import GALLERIES
+from xshot_bench.benchmarks.significance import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+HEADERS = (
+    "X",
+    "method",
+    "i2t",
+    "t2i",
+    "mean mAP [95 %]",
+    "difference [95 %]",
+    "p",
+    "p Holm",
+    "draws",
+    "s/cell",
+    "note",
+)
+LEFT = {"method", "note"}
+
+
+def caption(comparison: Comparison, dataset: str) -> list[str]:
+    """What the numbers of a dataset's table mean, line by line."""
+    lines = [f"{dataset} · encoder {comparison.encoder} · mAP@all in %, relevant = same class"]
+    for block in comparison.blocks:
+        if block.dataset == dataset:
+            left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
+            lines += [
+                f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
+                f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})",
+                f"split {block.split[:16]} · a random ranking is expected at {100 * block.floor:.1f}",
+            ]
+    return lines
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """How the numbers were tested, and which rows to read with care."""
+    differences = [row.difference for row in comparison.rows if row.difference]
+    tested = sum(d.p_holm is not None for d in differences)
+    lines = []
+    if differences:
+        to = " or ".join(dict.fromkeys(d.baseline for d in differences))
+        lines.append(
+            f"Difference: paired, to {to} at the same X. p: two-way test over draws and queries; "
+            f"Holm over the {tested} tests of this table."
+        )
+    elif all(row.method != comparison.baseline for row in comparison.rows):
+        lines.append(f"No differences: {comparison.baseline} is not among the methods of this run.")
+    if any(row.mean and row.mean.over == "queries" for row in comparison.rows):
+        lines.append("One draw only: intervals are over queries, and no test over draws can be made. Use --draws 5.")
+    return lines
+
+
+def cells_of(row: Row) -> list[str]:
+    """The printed cells of a row, in the order of ``HEADERS``."""
+    difference = row.difference
+    p = _p(difference.estimate.p) if difference else ""
+    return [
+        str(row.shots),
+        row.method,
+        _percent(row.i2t),
+        _percent(row.t2i),
+        _interval(row.mean) if row.mean else "–",
+        _interval(difference.estimate, signed=True) if difference else "",
+        p,
+        _p(difference.p_holm) if difference else "",
+        str(row.draws) if row.draws == row.asked else f"{row.draws} of {row.asked}",
+        "" if math.isnan(row.seconds) else f"{row.seconds:.2f}",
+        row.reason,
+    ]
+
+
+def markdown(comparison: Comparison) -> str:
+    """All tables in GitHub's Markdown, with captions and footnotes."""
+    parts: list[str] = []
+    for dataset, rows in _by_dataset(comparison):
+        headers, columns = _filled(rows)
+        align = ["left" if header in LEFT else "right" for header in headers]
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in columns]
+        parts += ["\n".join(caption(comparison, dataset)), ""]
+        parts += [tabulate(cells, headers, tablefmt="github", colalign=align, disable_numparse=True), ""]
+    return "\n".join([*parts, *footnotes(comparison)])
+
+
+def rich_tables(comparison: Comparison) -> Group:
+    """All tables for a terminal; the best mean of each X in bold."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown: list[Table | Text] = []
+    for dataset, rows in _by_dataset(comparison):
+        headers, columns = _filled(rows)
+        table = Table(title=Text("\n".join(caption(comparison, dataset))), title_justify="left", title_style="")
+        for header in headers:
+            table.add_column(header, justify="left" if header in LEFT else "right", overflow="fold")
+        for row, cells, following in zip(rows, columns, [*rows[1:], None], strict=True):
+            best = max((r.mean.mean for r in rows if r.mean and r.shots == row.shots), default=math.inf)
+            style = "bold" if row.mean and row.mean.mean >= best else ""
+            table.add_row(
+                *(Text(cell) for cell in cells),
+                style=style,
+                end_section=following is None or following.shots != row.shots,
+            )
+        shown.append(table)
+    shown += [Text(line, style="dim") for line in footnotes(comparison)]
+    return Group(*shown)
+
+
+def to_json(comparison: Comparison) -> str:
+    """The same table as data; mAP as fractions, missing numbers as null."""
+    return json.dumps(_plain(dataclasses.asdict(comparison)), indent=1)
+
+
+def _by_dataset(comparison: Comparison) -> list[tuple[str, list[Row]]]:
+    names = dict.fromkeys(row.dataset for row in comparison.rows)
+    return [(name, [row for row in comparison.rows if row.dataset == name]) for name in names]
+
+
+def _filled(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headers and cells without the columns that are empty in every row."""
+    cells = [cells_of(row) for row in rows]
+    keep = [i for i in range(len(HEADERS)) if any(row[i] for row in cells)]
+    return [HEADERS[i] for i in keep], [[row[i] for i in keep] for row in cells]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _interval(estimate: Estimate, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{100 * estimate.mean:{sign}.1f} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0")
+
+
+def _plain(value: object) -> object:
+    """Numbers that JSON has no word for become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

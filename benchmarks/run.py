@@ -1,0 +1,168 @@
+"""One cell -> one result. A failing method ends its own cell only."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xshot_bench.benchmarks import metrics
+from xshot_bench.benchmarks.ablation import Variant
+from xshot_bench.benchmarks.episode import Episode, make_episode
+from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.provenance import provenance
+from xshot_bench.benchmarks.records import Cell, Record, Result
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.scoring import score_blocks
+from xshot_bench.datasets.features import FeatureSet, open_features
+from xshot_bench.datasets.splitting import Split
+from xshot_bench.methods.base import Declined, Method
+
+CUTOFFS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells of one method that differ in the draw only, with all that a process needs to run them."""
+
+    cells: tuple[Cell, ...]
+    variant: Variant
+    features: Path
+    split: Split
+    plugins: tuple[Path, ...] = ()
+    device: str = "cpu"
+
+
+def run_job(job: Job) -> list[Result]:
+    """The results of the job's cells, in their order. Several draws are trained at once by ``fit_many``."""
+    if len(job.cells) > 1:
+        try:
+            return _run_together(job)
+        except Exception:  # whose fault it was shows when they run one by one
+            return [_run_one(job, cell) for cell in job.cells]
+    return [_run_one(job, cell) for cell in job.cells]
+
+
+def lost(job: Job) -> Iterator[Result]:
+    """The results of a job whose process died under it."""
+    for cell in job.cells:
+        yield _unfinished(job, cell, "failed", "the process that ran it was killed (out of memory, or a crash)", "")
+
+
+def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame]:
+    """Metrics of a fitted method, and its AP per query: columns ``query``, ``i2t``, ``t2i``."""
+    answers = episode.answers
+    ap = pd.DataFrame({"query": answers.query_ids})
+    numbers: dict[str, float] = {}
+    for direction in DIRECTIONS:
+        per_query: list[np.ndarray] = []
+        ranks: list[np.ndarray] = []
+        start = 0
+        for block in score_blocks(method, episode.task, episode.queries, episode.gallery, direction):
+            rows = slice(start, start + len(block))
+            per_query.append(metrics.average_precision(block, answers.query_label[rows], answers.gallery_label))
+            ranks.append(metrics.pair_ranks(block, answers.pair[rows]))
+            start += len(block)
+        ap[direction] = np.concatenate(per_query)
+        numbers[f"{direction}/mAP"] = float(ap[direction].mean())
+        rank = np.concatenate(ranks)
+        if (rank > 0).any():
+            numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in CUTOFFS}
+    numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
+    return numbers, ap
+
+
+def _run_one(job: Job, cell: Cell) -> Result:
+    try:
+        method = job.variant.build(_registry(job.plugins))
+        clock = _Clock()
+        episode = make_episode(_features(job.features), job.split, cell.setting, job.device)
+        clock.lap("episode")
+        method.fit(episode.task)
+        clock.lap("fit")
+        return _judged(job, cell, method, episode, clock)
+    except Declined as reason:
+        return _unfinished(job, cell, "declined", str(reason), "")
+    except (Exception, SystemExit) as error:
+        return _unfinished(job, cell, "failed", _one_line(error), traceback.format_exc())
+
+
+def _run_together(job: Job) -> list[Result]:
+    method = job.variant.build(_registry(job.plugins))
+    features = _features(job.features)
+    episodes = [make_episode(features, job.split, cell.setting, job.device) for cell in job.cells]
+    clock = _Clock()
+    fitted = method.fit_many([episode.task for episode in episodes])
+    clock.lap("fit", share=len(job.cells))
+    return [
+        _judged(job, cell, one, episode, clock.copy())
+        for cell, one, episode in zip(job.cells, fitted, episodes, strict=True)
+    ]
+
+
+def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:
+    numbers, ap = judge(method, episode)
+    clock.lap("score")
+    answers = episode.answers
+    floor = metrics.expected_random_map(answers.query_label, answers.gallery_label)
+    record = Record(
+        cell=cell,
+        status="done",
+        metrics=numbers,
+        floor=dict.fromkeys(DIRECTIONS, floor),
+        counts={
+            "queries": len(ap),
+            "gallery": len(answers.gallery_label),
+            "left_out": int(ap["i2t"].isna().sum()),
+        },
+        seconds=clock.seconds,
+        diagnostics=method.diagnostics(),
+        provenance=provenance(job.device),
+    )
+    return Result(record, ap)
+
+
+def _unfinished(job: Job, cell: Cell, status: str, reason: str, trace: str) -> Result:
+    record = Record.model_validate(
+        {"cell": cell, "status": status, "reason": reason, "provenance": provenance(job.device)}
+    )
+    return Result(record, traceback=trace)
+
+
+class _Clock:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str, share: int = 1) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = (now - self._last) / share
+        self._last = now
+
+    def copy(self) -> _Clock:
+        clock = _Clock()
+        clock.seconds = dict(self.seconds)
+        return clock
+
+
+@lru_cache(maxsize=8)
+def _features(folder: Path) -> FeatureSet:
+    return open_features(folder)
+
+
+@lru_cache(maxsize=8)
+def _registry(plugins: tuple[Path, ...]) -> Registry:
+    return Registry(plugins)
+
+
+def _one_line(error: BaseException) -> str:
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,84 @@
+"""A fitted method + unlabelled items -> scores, by the one rule that the method declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from xshot_bench.benchmarks.episode import Unlabelled
+from xshot_bench.benchmarks.protocol import Direction
+from xshot_bench.methods.base import EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
+
+SHARPNESS = 2.0  # chosen on validation classes: benchmarks/tune_sharpness.py
+ROWS = 1024  # queries scored at once
+
+
+class ScoringError(Exception):
+    """A method returned something that cannot be ranked."""
+
+
+def modalities(direction: Direction) -> tuple[Modality, Modality]:
+    """The modality of the queries, and of the gallery."""
+    return ("image", "text") if direction == "i2t" else ("text", "image")
+
+
+@torch.no_grad()
+def score_blocks(
+    method: Method, task: Task, queries: Unlabelled, gallery: Unlabelled, direction: Direction
+) -> Iterator[np.ndarray]:
+    """Scores ``[rows,G]`` (float32, larger is more similar) of the queries against the whole gallery, in order."""
+    asking, answering = modalities(direction)
+    if method.scoring == "pairs":
+        pairs = cast(PairMethod, method)
+        for block in queries[asking].split(ROWS):
+            images, texts = (block, gallery.text) if asking == "image" else (gallery.image, block)
+            scores = _checked(method, pairs.score(images, texts), len(images), len(texts))
+            yield (scores if asking == "image" else scores.T).float().cpu().numpy()
+        return
+    represent = {modality: Representation(method, task, modality) for modality in (asking, answering)}
+    columns = torch.cat([represent[answering](block) for block in gallery[answering].split(ROWS)]).T
+    for block in queries[asking].split(ROWS):
+        yield (represent[asking](block) @ columns).float().cpu().numpy()
+
+
+class Representation:
+    """Maps items of one modality to vectors whose dot product is the score.
+
+    Cosine: embeddings of unit length. Posterior: class posteriors ``softmax(SHARPNESS · z / s)``, where ``s`` is the
+    root mean square of the row-centred logits of the labelled source items: one rule for all methods, which looks at
+    no test item and no label. The dot product is the probability that two independent guesses name one class.
+    """
+
+    def __init__(self, method: Method, task: Task, modality: Modality) -> None:
+        self.method, self.task, self.modality = method, task, modality
+        self.spread: Tensor | None = None
+        if method.scoring == "posterior":
+            logits = self._logits((task.source if len(task.source) else task.support)[modality])
+            self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.spread is not None:
+            return torch.softmax(SHARPNESS * self._logits(x) / self.spread, dim=1)
+        embedded = cast(EmbeddingMethod, self.method).embed(x, self.modality)
+        return normalize(_checked(self.method, embedded, len(x)).float(), dim=1)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = cast(PosteriorMethod, self.method).logits(x, self.modality)
+        return _checked(self.method, logits, len(x), len(self.task.candidates)).float()
+
+
+def _checked(method: Method, out: Tensor, rows: int, columns: int | None = None) -> Tensor:
+    """The output, if its shape is ``[rows, columns]`` and all of it is finite."""
+    name = type(method).__name__
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != rows or columns not in (None, out.shape[1]):
+        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ScoringError(f"{name} returned {shape} where [{rows}, {columns or 'e'}] was expected")
+    bad = int((~torch.isfinite(out)).sum())
+    if bad:
+        raise ScoringError(f"{name} returned {bad} values that are not finite")
+    return out

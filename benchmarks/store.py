@@ -1,0 +1,159 @@
+"""``results/``: one atomic record for each cell, the one source of truth.
+
+results/cells/<digest>.json               the record; a cell counts as run when this file is whole
+results/cells/<digest>.<sha>.parquet      AP per query, written before the record that names it
+results/cells/<digest>.traceback.txt      of a failed cell
+results/splits/<digest>.json              the splits that were used
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from xshot_bench import InputError
+from xshot_bench.benchmarks.records import Record, Result
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The records in one folder. Reading needs no lock; writing is done inside ``writing()``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cells = folder / "cells"
+        self._held = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for one run. `InputError` where it cannot be written or another run holds it."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            (self.folder / "splits").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.cells) as probe:
+                probe.write(b"x")
+                probe.flush()
+            lock = FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another run is writing to {self.folder}. Wait until it ends, or give another folder with --results."
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            lock.release()
+
+    def add(self, result: Result) -> Record:
+        """Write a result, its record last; an earlier record of the cell is replaced. Returns the stored record."""
+        record, stem = result.record, result.record.cell.digest
+        try:
+            if len(result.ap):
+                content = _to_parquet(result.ap)
+                sha = hashlib.sha256(content).hexdigest()
+                record = record.model_copy(update={"ap_file": f"{stem}.{sha[:12]}.parquet", "ap_sha256": sha})
+                write_atomically(self.cells / record.ap_file, content)
+            if result.traceback:
+                write_atomically(self.cells / f"{stem}.traceback.txt", result.traceback.encode())
+            write_atomically(self.cells / f"{stem}.json", record.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        for old in self.cells.glob(f"{stem}.*.parquet"):
+            if old.name != record.ap_file:
+                old.unlink(missing_ok=True)
+        if not result.traceback:
+            (self.cells / f"{stem}.traceback.txt").unlink(missing_ok=True)
+        return record
+
+    def add_split(self, digest: str, content: str) -> None:
+        """Keep a copy of a split that was used."""
+        path = self.folder / "splits" / f"{digest}.json"
+        if not path.exists():
+            try:
+                write_atomically(path, content.encode())
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def record(self, digest: str) -> Record | None:
+        """The record of a cell, None where there is none. A damaged one is reported, set aside and counts as none."""
+        path = self.cells / f"{digest}.json"
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+            if record.cell.digest != digest:
+                raise ValueError("it is the record of another cell")
+            if record.status == "done" and _sha256(self.cells / record.ap_file) != record.ap_sha256:
+                raise ValueError(f"{record.ap_file} is not the file that was written")
+        except FileNotFoundError as error:
+            if not path.exists():
+                return None
+            return self._set_aside(path, error)
+        except (ValidationError, ValueError, OSError) as error:
+            return self._set_aside(path, error)
+        return record
+
+    def records(self, digests: Iterable[str] | None = None) -> list[Record]:
+        """The records of the given cells that have one, in that order; of all cells where none are given."""
+        if digests is None:
+            digests = sorted(path.stem for path in self.cells.glob("*.json"))
+        return [record for digest in digests if (record := self.record(digest))]
+
+    def average_precision(self, record: Record) -> pd.DataFrame:
+        """AP per query of a done record: columns ``query`` (item id), ``i2t``, ``t2i``; NaN where left out."""
+        return pd.read_parquet(self.cells / record.ap_file)
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        logger.warning("the record %s is damaged (%s): its cell counts as new", path, reason)
+        if self._held:  # else another run may be replacing it at this moment
+            kept = path.with_suffix(".json.damaged")
+            path.replace(kept)
+            logger.warning("the damaged record is kept as %s", kept)
+
+    def _unwritable(self, error: OSError) -> InputError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "is on a full disk" if full else f"cannot be written to ({error.strerror or error})"
+        todo = "Free some space" if full else "Change its permissions"
+        return InputError(
+            f"the results folder {self.folder} {what}. {todo} or give another folder with --results; "
+            "what was stored before is kept, and the same command goes on from there."
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there, also after a power cut."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _to_parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,72 @@
+"""What to run: methods × datasets × shots × draws, from the command line's options or a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from xshot_bench import InputError
+from xshot_bench.benchmarks.protocol import Gallery
+
+SUITES = Path(__file__).parent / "suites"
+
+
+class Suite(BaseModel):
+    """The question a table answers.
+
+    methods: names, with switches after a colon. ablate: a method to take apart, switch by switch. datasets: names,
+    with a class split after a slash. shots: every X. draws: how many support draws (0, 1, ...). baseline: the
+    method that differences are taken to. settings: method -> parameter -> value, from ``--set``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    ablate: str = ""
+    datasets: tuple[str, ...] = Field(min_length=1)
+    encoder: str = Field(min_length=1)
+    shots: tuple[int, ...] = Field(min_length=1)
+    draws: int = Field(ge=1)
+    gallery: Gallery
+    baseline: str = "clip"
+    settings: dict[str, dict[str, Any]] = {}
+
+    @field_validator("methods", "datasets", "shots")
+    @classmethod
+    def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
+
+    @field_validator("shots")
+    @classmethod
+    def _not_negative(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        for value in values:
+            if value < 0:
+                raise ValueError(f"{value} is negative")
+        return values
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], file: str = "default") -> Suite:
+        """The suite of a TOML file (a name in ``benchmarks/suites`` or a path), with the given options put over it."""
+        content = _read(file) | {key: value for key, value in options.items() if value not in (None, (), {})}
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "suite"
+            message = first["msg"].removeprefix("Value error, ").lower()
+            raise InputError(f"the suite's {where!r} is wrong: {message} (it is {first['input']!r}).") from None
+
+
+def _read(file: str) -> dict[str, Any]:
+    path = Path(file) if file.endswith(".toml") else SUITES / f"{file}.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
+        raise InputError(f"there is no suite {file!r}. There are: {names}; or give the path of a .toml file.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"the suite {path} cannot be read: {error}.") from None

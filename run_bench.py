@@ -1,0 +1,165 @@
+"""The command line: ``python run_bench.py --methods flexclip,clip --shots 1,5``.
+
+It parses, hands over and prints. Nothing heavy is imported for ``--help`` and ``list``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if not __package__:  # run as a script: this folder is the package, and no top-level `datasets` for anybody else
+    _HERE = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+    _SPEC = importlib.util.spec_from_file_location(
+        "xshot_bench", _HERE / "__init__.py", submodule_search_locations=[str(_HERE)]
+    )
+    if _SPEC is None or _SPEC.loader is None:
+        raise ImportError(f"{_HERE} is not the xshot_bench package")
+    sys.modules["xshot_bench"] = importlib.util.module_from_spec(_SPEC)
+    _SPEC.loader.exec_module(sys.modules["xshot_bench"])
+
+import click
+
+from xshot_bench import InputError, __version__
+
+RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where records lie."
+)
+PLUGINS = click.option(
+    "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A Python file of yours with a method."
+)
+MLFLOW = click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite in the results folder]")
+
+
+class _Names(click.ParamType):
+    """``a,b,c``; empty parts are an error."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        parts = tuple(part.strip() for part in str(value).split(","))
+        if not all(parts):
+            self.fail(f"{value!r} names nothing at one place. Expected: names with commas between them.", param, ctx)
+        return parts
+
+
+class _Shots(_Names):
+    """``0,1,5``: whole numbers from 0 on."""
+
+    name = "0,1,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        parts = super().convert(value, param, ctx)
+        for part in parts:
+            if not (part.isascii() and part.isdigit() and len(part) < 10):
+                self.fail(f"{part!r} is no number of shots. Expected: whole numbers from 0 on, like 0,1,5.", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+@click.group(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--methods", type=_Names(), help="Methods, with switches after a colon: flexclip,flexclip:nogen,clip.")
+@click.option("--ablate", help="A method to take apart: it and each of its switches, compared with it.")
+@click.option("--shots", type=_Shots(), help="Labelled pairs of each target class.")
+@click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
+@click.option("--datasets", type=_Names(), help="Datasets, with a class split after a slash: openmoji,openmoji/b.")
+@click.option("--encoder", help="What makes the features: lite0-minilm, open_clip:MODEL@TAG_OR_FILE.")
+@click.option("--gallery", type=click.Choice(["test", "train", "all"]), help="What is searched.")
+@click.option("--baseline", help="The method that differences are taken to.")
+@click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
+@click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
+@click.option("--root", "roots", multiple=True, metavar="[DATASET=]DIR", help="The folder of a dataset of yours.")
+@click.option("--skip-bad-items", is_flag=True, help="Go on without a dataset's bad items, and say how many.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Where features are kept. [default: ~/.cache/xshot-bench]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--jobs", type=click.IntRange(1), help="Cells at once. [default: the cores there are; 1 on a GPU]")
+@click.option("--force", is_flag=True, help="Run cells again that are done.")
+@click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
+@click.option(
+    "--format", "style", type=click.Choice(["auto", "rich", "github", "json"]), default="auto", show_default=True
+)
+@RESULTS
+@PLUGINS
+@MLFLOW
+@click.version_option(__version__, prog_name="xshot-bench")
+@click.pass_context
+def cli(context: click.Context, **options: Any) -> None:
+    """XShot Bench: few-shot cross-modal retrieval, compared so that the numbers can be trusted.
+
+    Runs the methods on every dataset, X and draw, keeps each result under --results, and prints the table. Run it
+    again, and only what is new or failed is computed.
+    """
+    if context.invoked_subcommand is None:
+        from xshot_bench.benchmarks.invocation import main as run
+
+        context.exit(run(options))
+
+
+@cli.command("list")
+@PLUGINS
+@click.option("--check", is_flag=True, help="Import every entry, to find those that would fail when used (slow).")
+def list_command(plugins: tuple[Path, ...], check: bool) -> None:
+    """Show the methods, datasets and encoders there are, each with its file."""
+    from xshot_bench.benchmarks.listing import listing
+
+    for line in listing(plugins, check):
+        click.echo(line)
+
+
+@cli.command("sync")
+@RESULTS
+@MLFLOW
+def sync_command(results: Path, mlflow_uri: str | None) -> None:
+    """Bring MLflow up to date with the records in the results folder."""
+    from xshot_bench.benchmarks.invocation import sync_store
+
+    click.echo(sync_store(results, mlflow_uri))
+
+
+@cli.command("splits")
+@click.argument("dataset")
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Where to write. [default: datasets/splits]")
+@PLUGINS
+def splits_command(dataset: str, folder: Path | None, plugins: tuple[Path, ...]) -> None:
+    """Make a dataset's split files again; they come out the same, byte for byte."""
+    from xshot_bench.benchmarks.invocation import regenerate_splits
+
+    for path in regenerate_splits(dataset, folder, plugins):
+        click.echo(path)
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0; 1 if cells failed; 2 for a wrong call; 130 if interrupted."""
+    try:
+        return cli(arguments, standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was computed is stored; the same command goes on from there.", err=True)
+        return 130
+
+
+def main() -> NoReturn:
+    """The program's entry point: ``kill`` ends it as Ctrl-C does."""
+
+    def terminated(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminated)
+    sys.exit(call())
+
+
+if __name__ == "__main__":
+    main()
