@@ -119,7 +119,7 @@ class _Ranker:
     def ranks(self, rows: np.ndarray, relevant: np.ndarray) -> np.ndarray:
         """The ascending ranks ``[n,R]`` (from 1) of the ``relevant [G]`` items for the queries ``rows [n]``."""
         keys, spare = (buffer[: len(rows)] for buffer in self.work)
-        np.take(self.scores, rows, axis=0, out=keys.view(self.scores.dtype), mode="clip")
+        np.take(self.scores, rows, axis=0, out=keys.view(self.scores.dtype), mode="clip")  # unbuffered in this mode
         _to_keys(keys, spare)
         keys &= -2
         keys |= relevant.astype(self.integer)
