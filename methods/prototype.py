@@ -36,7 +36,8 @@ class Prototype(PosteriorMethod):
         self.centre = {m: share * task.source.means(m, task.source_classes).sum(0) for m in MODALITIES}
         names = normalize(task.class_text - share * task.class_text[task.source_classes].sum(0), dim=1)[task.candidates]
         labelled = (task.source + task.support).of(task.candidates)
-        centred = Pairs(*(self._centred(labelled[m], m) for m in MODALITIES), labelled.label)
+        image, text = (self._centred(labelled[m], m) for m in MODALITIES)
+        centred = Pairs(image, text, labelled.label)
         means = {m: normalize(centred.means(m, task.candidates), dim=1) for m in MODALITIES}
         self.prototypes: dict[Modality, Tensor] = {}
         for own, other in (MODALITIES, MODALITIES[::-1]):

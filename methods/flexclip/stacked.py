@@ -1,0 +1,149 @@
+"""Networks of several draws and both modalities in one batched product.
+
+S = E·M networks stand side by side, network e·M + m being that of draw e and modality m: parameters are
+``[S, in, out]``, batches ``[S, B, in]``. No product mixes two of them, so nothing is shared between draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import leaky_relu, normalize
+from torch.optim.adam import adam
+
+from xshot_bench.methods.base import MODALITIES, Pairs, Task
+
+M = len(MODALITIES)
+SLOPE = 0.2  # of the leaky ReLU, as in the ancestors of FLEX-CLIP
+
+
+class Streams:
+    """The random numbers of E draws, each from its own generator, so that a draw's do not depend on its company."""
+
+    def __init__(self, tasks: Sequence[Task], purpose: str) -> None:
+        self.generators = [task.generator(purpose) for task in tasks]
+        self.device = tasks[0].device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers ``[E, *shape]``."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), ``[E, *shape]``."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device)
+
+    def items(self, data: Stack, *shape: int) -> Tensor:
+        """Positions in ``data`` ``[E, *shape]``, drawn with replacement in proportion to its weights."""
+        drawn = []
+        for weight, start, generator in zip(data.weights, data.starts, self.generators, strict=True):
+            limits = weight.cumsum(0)
+            at = torch.rand(shape, generator=generator, dtype=torch.float64) * limits[-1]
+            drawn.append(start + torch.searchsorted(limits, at, right=True).clamp_max(len(limits) - 1))
+        return torch.stack(drawn).to(self.device)
+
+
+class Stack:
+    """The training items of E draws: ``items[positions]`` gives both modalities' features of a batch.
+
+    weights: one vector a draw (float64, on the CPU): how often each of its items is drawn.
+    """
+
+    def __init__(self, tasks: Sequence[Task], pairs: Sequence[Pairs], weights: Sequence[Tensor]) -> None:
+        self.weights = [w.double().cpu() for w in weights]
+        self.starts = [sum(map(len, pairs[:e])) for e in range(len(pairs))]
+        self.label = torch.cat([p.label for p in pairs])
+        self.feature = torch.cat([torch.stack([p[m] for m in MODALITIES], dim=1) for p in pairs])
+        self.codes = torch.stack([class_codes(task) for task in tasks])
+
+    def features(self, at: Tensor) -> Tensor:
+        """``[S, B, d]`` for positions ``[E, B]``."""
+        return self.feature[at].transpose(1, 2).flatten(0, 1)
+
+    def conditions(self, at: Tensor) -> Tensor:
+        """The class codes of the items, ``[S, B, r]`` for positions ``[E, B]``."""
+        return conditions(self.codes, self.label[at])
+
+
+def class_codes(task: Task) -> Tensor:
+    """The class texts ``[C,d]`` in an orthonormal basis of their span, ``[C, min(C, d)]``.
+
+    Nothing is lost: all inner products stay, and so does what a linear map with a normal start makes of them.
+    """
+    basis, _ = torch.linalg.qr(task.class_text.T)
+    return task.class_text @ basis
+
+
+def conditions(codes: Tensor, label: Tensor) -> Tensor:
+    """Class codes ``[E, C, r]`` at labels ``[E, B]`` -> ``[S, B, r]``, the same for both modalities."""
+    draw = torch.arange(len(label), device=label.device)[:, None]
+    return codes[draw, label].repeat_interleave(M, dim=0)
+
+
+class Linear:
+    """S linear maps of one or more inputs side by side: ``weights [S,in,out]``, one for each input, ``bias [S,1,out]``.
+
+    ``linear(x, a)`` is what a map of x and a joined would give.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor) -> None:
+        self.weights, self.bias = tuple(weights), bias
+
+    @classmethod
+    def new(cls, streams: Streams, inputs: Sequence[int], outputs: int, gain: float = 1.0, bias: float = 0.0) -> Self:
+        """Untrained: weights normal with variance gain²/inputs, biases at ``bias``."""
+        deviation = gain / sum(inputs) ** 0.5
+        weights = [streams.normal(M, n, outputs).flatten(0, 1).mul(deviation).requires_grad_() for n in inputs]
+        constant = torch.full((len(weights[0]), 1, outputs), bias, device=streams.device)
+        return cls(weights, constant.requires_grad_())
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        out = self.bias
+        for x, weight in zip(inputs, self.weights, strict=True):
+            out = torch.baddbmm(out, x, weight)
+        return out
+
+    def only(self, network: int) -> Linear:
+        """One of the S maps by itself, detached."""
+        weights = [weight[network, None].detach().clone() for weight in self.weights]
+        return Linear(weights, self.bias[network, None].detach().clone())
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [*self.weights, self.bias]
+
+
+def lrelu(x: Tensor) -> Tensor:
+    return leaky_relu(x, SLOPE)
+
+
+def unit(x: Tensor) -> Tensor:
+    return normalize(x, dim=-1)
+
+
+class Adam:
+    """Adam in one fused step (Kingma & Ba, ICLR 2015); it works number by number, so stacking changes nothing.
+
+    ``torch.optim.Adam`` does the same, but making one imports the compiler, which takes seconds in every process.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], rate: float, beta1: float) -> None:
+        self.parameters, self.rate, self.beta1 = list(parameters), rate, beta1
+        self.means = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self.squares = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Move the parameters against ``gradients``, one for each."""
+        adam(
+            self.parameters, list(gradients), self.means, self.squares, [], self.steps,
+            fused=True, amsgrad=False, maximize=False, weight_decay=0.0, eps=1e-8,
+            lr=self.rate, beta1=self.beta1, beta2=0.999,
+        )  # fmt: skip
+
+    def descend(self, losses: Tensor) -> None:
+        """One step on the sum of ``losses``; networks that share no loss stay apart."""
+        self.step(torch.autograd.grad(losses.sum(), self.parameters))
