@@ -59,8 +59,8 @@ def _once(study: Study, rng: np.random.Generator) -> tuple[bool, ...]:
     compared, alone = two_way(difference), two_way(ap[0])
     return (
         compared.p is not None and compared.p < 0.05,
-        stats.ttest_1samp(difference.mean(axis=0), 0).pvalue < 0.05,
-        stats.ttest_1samp(difference[0], 0).pvalue < 0.05,
+        bool(stats.ttest_1samp(difference.mean(axis=0), 0).pvalue < 0.05),
+        bool(stats.ttest_1samp(difference[0], 0).pvalue < 0.05),
         compared.low <= 0 <= compared.high,
         alone.low <= 1 / 3 <= alone.high,
     )

@@ -135,7 +135,7 @@ class _Ranker:
         row, first = np.divmod(unsure, found.shape[1])
         crowded = np.bincount(row, minlength=len(rows)) > MANY
         for i in np.flatnonzero(crowded):
-            found[i] = np.flatnonzero(relevant[np.lexsort((self.place, -self.scores[rows[i]]))])
+            found[i] = np.flatnonzero(relevant[np.lexsort((self.place, np.negative(self.scores[rows[i]])))])
         for i, j in zip(row[~crowded[row]], first[~crowded[row]], strict=True):
             self._mend(found[i, j:], self.scores[rows[i]], relevant, keys[i])
         found += 1
@@ -156,8 +156,8 @@ class _Ranker:
         """
         own = scores.view(self.integer).copy()
         _to_keys(own, np.empty_like(own))
-        members = np.flatnonzero(own | 1 == keys[found[0]])
-        order = np.lexsort((self.place[members], -scores[members]))
+        members = np.flatnonzero(np.bitwise_or(own, 1) == keys[found[0]])
+        order = np.lexsort((self.place[members], np.negative(scores[members])))
         within = np.flatnonzero(relevant[members[order]])
         found[: len(within)] = found[0] - (len(members) - len(within)) + within
 
