@@ -6,14 +6,16 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
@@ -25,34 +27,38 @@ MOST_SHOWN = 50
 VARIANTS = ("", "b", "c")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Row:
-    """A row of the metadata, and the line of the file at which it starts."""
+    """A row of the metadata file: the line it starts on, its fields, what is wrong with it, its picture's SHA-256."""
 
     line: int
     fields: dict[str, str]
+    problem: str = ""
+    picture: str = ""
+
+    def __getitem__(self, column: str) -> str:
+        return self.fields.get(column, "")
 
 
 class Manifest(Dataset):
     """Your own pictures: a folder (--root DIR) with metadata.csv or .jsonl: file_name, text, label, perhaps split.
 
-    ``split`` is train or test; where it is given, test items are those. Classes stand in alphabetical order. An item's
-    id is its file name, with ``#line`` where a file is listed more than once.
+    ``split`` is train or test; where any row says test, those rows are the test items. Classes stand in alphabetical
+    order. An item's id is its file name; a picture listed again, with another text, has the id ``name/2``, ``name/3``.
     """
 
-    def __init__(self, root: Path, rows: list[_Row], digest: str, notes: tuple[str, ...]) -> None:
-        listed = Counter(row.fields["file_name"] for row in rows)
-        names = [row.fields["file_name"] + f"#{row.line}" * (listed[row.fields["file_name"]] > 1) for row in rows]
-        self.items = tuple(
-            Item(name, row.fields["text"], row.fields["label"]) for name, row in zip(names, rows, strict=True)
-        )
+    def __init__(self, root: Path, rows: list[_Row], notes: tuple[str, ...] = ()) -> None:
+        self._files = [root / row["file_name"] for row in rows]
+        self.items = tuple(Item(name, row["text"], row["label"]) for name, row in zip(_ids(rows), rows, strict=True))
         self.classes = tuple(sorted({item.label for item in self.items}))
-        self.digest, self.notes = digest, notes
-        self._files = [root / row.fields["file_name"] for row in rows]
-        self._test = {name for name, row in zip(names, rows, strict=True) if row.fields.get("split") == "test"}
+        self.notes = notes
+        self._test = frozenset(item.id for item, row in zip(self.items, rows, strict=True) if row["split"] == "test")
+        content = [(i.id, i.text, i.label, row.picture) for i, row in zip(self.items, rows, strict=True)]
+        self.digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @classmethod
     def open(cls, options: DatasetOptions) -> Self:
+        """Read the metadata and decode every picture once, to find all bad rows before anything is computed."""
         if options.root is None:
             raise InputError(
                 "the dataset 'manifest' needs the folder that your pictures lie in. Give it with --root DIR."
@@ -61,28 +67,19 @@ class Manifest(Dataset):
         if not root.is_dir():
             raise InputError(f"{root} is not a folder. Give the folder of your pictures with --root DIR.")
         rows = _read(root)
-        with ThreadPoolExecutor() as pool:
-            found = list(pool.map(lambda row: _inspect(root, row), rows))
-        problems = {row.line: problem for row, (problem, _) in zip(rows, found, strict=True) if problem}
-        good = [row for row in rows if row.line not in problems]
-        sizes = Counter(row.fields["label"] for row in good)
-        for row in good:
-            if sizes[row.fields["label"]] < LEAST_ITEMS:
-                problems[row.line] = (
-                    f"class {row.fields['label']!r} has {sizes[row.fields['label']]} usable items, "
-                    f"at least {LEAST_ITEMS} are needed"
-                )
-        if problems and not options.skip_bad_items:
-            raise InputError(_report(problems, len(rows)))
-        good = [row for row in good if row.line not in problems]
-        if not good:
-            raise InputError(f"{root} has no usable item. " + _report(problems, len(rows)))
-        contents = {row.line: content for row, (_, content) in zip(rows, found, strict=True)}
-        digest = hashlib.sha256()
-        for row in good:
-            digest.update(json.dumps([row.fields, contents[row.line]], sort_keys=True).encode())
-        notes = (f"{len(problems)} of {len(rows)} items are bad and left out",) if problems else ()
-        return cls(root, good, digest.hexdigest(), notes)
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            list(pool.map(lambda row: _inspect(root, row), rows))
+        _find_repeated(rows)
+        _find_small_classes(rows)
+        good = [row for row in rows if not row.problem]
+        notes: tuple[str, ...] = ()
+        if len(good) < len(rows):
+            if not (options.skip_bad_items and good):
+                raise InputError(_report(rows))
+            notes = (f"{len(rows) - len(good)} of {len(rows)} items are bad and left out",)
+        return cls(root, good, notes)
 
     def picture(self, index: int) -> Image.Image:
         return _decode(self._files[index].read_bytes())
@@ -90,7 +87,7 @@ class Manifest(Dataset):
     def split(self, variant: str = "") -> Split:
         if variant not in VARIANTS:
             raise InputError(f"manifest has no class split {variant!r}. There are: manifest, manifest/b, manifest/c.")
-        split = make_split("manifest", variant, self.labels, self.classes, frozenset(self._test))
+        split = make_split("manifest", variant, self.labels, self.classes, self._test)
         check_split(split, self.labels, self.classes)
         return split
 
@@ -104,17 +101,19 @@ def _read(root: Path) -> list[_Row]:
     path = present[0]
     try:
         text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it holds NUL characters, so it is no text file")
         rows = list(_csv_rows(text) if path.suffix == ".csv" else _json_rows(text))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-    except (csv.Error, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
     if not rows:
         raise InputError(f"{path} lists no items. Expected: a row for each picture.")
     columns = set().union(*(row.fields for row in rows))
     unknown, missing = columns - {*REQUIRED, *OPTIONAL}, set(REQUIRED) - columns
     if unknown or missing:
-        said = [f"unknown: {', '.join(map(repr, sorted(unknown)))}"] * bool(unknown)
+        said = [f"unknown: {', '.join(repr(name[:80]) for name in sorted(unknown))}"] * bool(unknown)
         said += [f"missing: {', '.join(sorted(missing))}"] * bool(missing)
         raise InputError(
             f"the columns of {path} are wrong ({'; '.join(said)}). Expected: {', '.join(REQUIRED)}, and perhaps split."
@@ -123,69 +122,126 @@ def _read(root: Path) -> list[_Row]:
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:
-    if "\0" in text:
-        raise ValueError("it holds NUL characters, so it is no text file")
     csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), restkey="(more fields than columns)", restval="", strict=True
-    )
-    start = 2
-    for fields in reader:
-        yield _Row(start, {str(key): str(value) for key, value in fields.items()})
-        start = reader.line_num + 1
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] = []
+    start = 1
+    try:
+        for cells in reader:
+            if cells and not columns:
+                columns = cells
+                if len(set(columns)) < len(columns):
+                    raise ValueError("it has two columns of one name")
+            elif cells:
+                problem = "it has more fields than there are columns" if len(cells) > len(columns) else ""
+                fields = dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
+                yield _Row(start, fields, problem)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"the row that starts on line {start} is no CSV ({error})") from None
 
 
 def _json_rows(text: str) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                fields: Any = json.loads(line)
+                values: Any = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is no JSON ({error})") from None
-            if not isinstance(fields, dict):
+            if not isinstance(values, dict):
                 raise ValueError(f"line {number} is no JSON object")
-            yield _Row(
-                number, {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
-            )
+            nested = [key for key, value in values.items() if isinstance(value, (dict, list))]
+            problem = f"{nested[0]} is not a text" if nested else ""
+            yield _Row(number, {key: _text(value) for key, value in values.items()}, problem)
 
 
-def _inspect(root: Path, row: _Row) -> tuple[str, str]:
-    """What is wrong with a row, or else the SHA-256 (hex) of its picture."""
-    for name in REQUIRED:
-        if not row.fields.get(name, "").strip():
-            return f"{name} is empty", ""
-    if row.fields.get("split", "") not in ("", "train", "test"):
-        return f"split is {row.fields['split'][:40]!r}, not train or test", ""
-    name = row.fields["file_name"]
+def _text(value: Any) -> str:
+    """A JSON value as text: null is none, a number is written as JSON has it."""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def _inspect(root: Path, row: _Row) -> None:
+    """Note in the row what is wrong with it, or else the SHA-256 (hex) of its picture."""
+    row.problem = row.problem or _wrong_fields(row)
+    if row.problem:
+        return
+    shown = repr(row["file_name"][:200])
     try:
-        path = (root / name).resolve()
+        path = (root / row["file_name"]).resolve()
         if not path.is_relative_to(root.resolve()):
-            return f"{name!r} leads outside the folder", ""
-        content = path.read_bytes()
-        _decode(content)
-    except FileNotFoundError:
-        return f"there is no file {name!r}", ""
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        return f"{name!r} is no readable picture ({reason})", ""
-    return "", hashlib.sha256(content).hexdigest()
+            row.problem = f"{shown} leads outside the folder"
+        elif not path.is_file():
+            row.problem = f"there is no file {shown}"
+        else:
+            content = path.read_bytes()
+            _decode(content)
+            row.picture = hashlib.sha256(content).hexdigest()
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        row.problem = f"{shown} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are safe to decode"
+    except UnidentifiedImageError:
+        row.problem = f"{shown} is not a picture of a known format"
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        row.problem = f"{shown} cannot be read ({reason})"
+
+
+def _wrong_fields(row: _Row) -> str:
+    for name in REQUIRED:
+        if not row[name].strip():
+            return f"{name} is empty"
+        if any("\ud800" <= character <= "\udfff" for character in row[name]):
+            return f"{name} holds half of a character (a lone surrogate)"
+    return "" if row["split"] in ("", "train", "test") else f"split is {row['split'][:40]!r}, not train or test"
+
+
+def _find_repeated(rows: list[_Row]) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if not row.problem:
+            line = first.setdefault((row["file_name"], row["text"]), row.line)
+            if line != row.line:
+                row.problem = f"it has the same picture and text as line {line}"
+
+
+def _find_small_classes(rows: list[_Row]) -> None:
+    """Mark the rows of classes from which no split can be made."""
+    members: dict[str, Counter[bool]] = defaultdict(Counter)
+    for row in rows:
+        members[row["label"]][row["split"] == "test"] += not row.problem
+    marked = any(count[True] for count in members.values())
+    for row in rows:
+        test, size = members[row["label"]][True], members[row["label"]].total()
+        if not row.problem and size < LEAST_ITEMS:
+            row.problem = f"class {row['label'][:80]!r} has {size} usable items, at least {LEAST_ITEMS} are needed"
+        elif not row.problem and marked and test in (0, size):
+            row.problem = f"class {row['label'][:80]!r} has no {'training' if test else 'test'} items"
+
+
+def _ids(rows: list[_Row]) -> Iterator[str]:
+    """Each row's file name, with its number where it is not the first of that name: no file is called so."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        seen[row["file_name"]] += 1
+        yield row["file_name"] if seen[row["file_name"]] == 1 else f"{row['file_name']}/{seen[row['file_name']]}"
 
 
 def _decode(content: bytes) -> Image.Image:
-    """The whole picture, upright, as RGB or RGBA; one of too many pixels is refused before it is decoded."""
+    """The whole picture, upright, as RGB or RGBA."""
     with Image.open(io.BytesIO(content)) as picture:
-        limit = Image.MAX_IMAGE_PIXELS or 0
-        if picture.width * picture.height > limit:
-            raise Image.DecompressionBombError(f"{picture.width} × {picture.height} pixels, at most {limit} are read")
         picture.load()
         upright = ImageOps.exif_transpose(picture)
-        return upright.convert(
-            "RGBA" if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info else "RGB"
-        )
+    if upright.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
+    if upright.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255
+        return Image.fromarray((np.asarray(upright, float) / 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    transparent = upright.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in upright.info
+    return upright.convert("RGBA" if transparent else "RGB")
 
 
-def _report(problems: dict[int, str], rows: int) -> str:
-    lines = [f"  line {line}: {problem}" for line, problem in sorted(problems.items())]
-    more = [f"  ... and {len(lines) - MOST_SHOWN} more"] * (len(lines) > MOST_SHOWN)
-    head = f"{len(problems)} of {rows} items are bad. Mend them, or go on without them with --skip-bad-items:"
-    return "\n".join([head, *lines[:MOST_SHOWN], *more])
+def _report(rows: list[_Row]) -> str:
+    bad = [row for row in rows if row.problem]
+    lines = [f"  line {row.line}: {row.problem}" for row in bad[:MOST_SHOWN]]
+    more = [f"  ... and {len(bad) - MOST_SHOWN} more"] * (len(bad) > MOST_SHOWN)
+    usable = "" if len(bad) < len(rows) else "None is usable. "
+    head = f"{len(bad)} of {len(rows)} items are bad. {usable}Mend them, or go on without them with --skip-bad-items:"
+    return "\n".join([head, *lines, *more])

@@ -106,7 +106,7 @@ class OpenMoji(Dataset):
 
         source = TTFont(self._font_file)
         glyphs = {glyph: point for point, glyph in source.getBestCmap().items()}
-        characters = {(point,): chr(point) for point in glyphs.values()}
+        characters: dict[tuple[int, ...], str] = {(point,): chr(point) for point in glyphs.values()}
         table = next(t for t in source["cmap"].tables if t.format == 12)
         for lookup in source["GSUB"].table.LookupList.Lookup:
             for subtable in lookup.SubTable:
