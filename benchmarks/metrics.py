@@ -108,7 +108,7 @@ class _Ranker:
     def __init__(self, scores: np.ndarray, tie_seed: int) -> None:
         self.scores = scores
         self.integer = np.int32 if scores.itemsize == 4 else np.int64
-        self.infinity = np.array(np.inf, scores.dtype).view(self.integer)
+        self.infinity = int(np.array(np.inf, scores.dtype).view(self.integer))
         self.place = _shuffled_places(scores.shape[1], tie_seed)
         self.rows = _block_rows(scores)
         shape = (min(self.rows, len(scores)), scores.shape[1])
