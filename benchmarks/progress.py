@@ -28,7 +28,7 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=Console(stderr=True))
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._said = time.monotonic()
         self._done = self._total = 0
 
@@ -51,16 +51,20 @@ class Progress:
             self._bar.update(self._tasks[name], completed=done, total=total)
             return
         now = time.monotonic()
-        started = self._started.setdefault(name, now)
+        since, before = self._started.setdefault(name, (now, done))  # the rate leaves out what came before the first
         if now - self._said >= EVERY or done == total:
-            left = f", about {(now - started) * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            left = (
+                f", about {(now - since) * (total - done) / (done - before):.0f} s left"
+                if before < done < total
+                else ""
+            )
             sys.stderr.write(f"{name}: {done} of {total}{left}\n")
             sys.stderr.flush()
             self._said = now
 
     def start_cells(self, total: int) -> None:
         self._total = total
-        if total:
+        if total and self._bar:
             self.stage("cells", 0, total)
 
     def finished(self, record: Record) -> None:

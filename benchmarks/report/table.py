@@ -17,25 +17,13 @@ from xshot_bench.benchmarks.significance import Estimate
 if TYPE_CHECKING:
     from rich.console import Group
 
-HEADERS = (
-    "X",
-    "method",
-    "i2t",
-    "t2i",
-    "mean mAP [95 %]",
-    "difference [95 %]",
-    "p",
-    "p Holm",
-    "draws",
-    "s/cell",
-    "note",
-)
-LEFT = {"method", "note"}
+HEADERS = ("X", "method", "i2t", "t2i", "mean mAP", "difference", "p", "p Holm", "s/cell")
 
 
 def caption(comparison: Comparison, dataset: str) -> list[str]:
     """What the numbers of a dataset's table mean, line by line."""
-    lines = [f"{dataset} · encoder {comparison.encoder} · mAP@all in %, relevant = same class"]
+    draws = max(row.asked for row in comparison.rows)
+    lines = [f"{dataset} · encoder {comparison.encoder} · mAP@all in %, relevant = same class, {draws} draws"]
     for block in comparison.blocks:
         if block.dataset == dataset:
             left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
@@ -50,18 +38,23 @@ def caption(comparison: Comparison, dataset: str) -> list[str]:
 def footnotes(comparison: Comparison) -> list[str]:
     """How the numbers were tested, and which rows to read with care."""
     differences = [row.difference for row in comparison.rows if row.difference]
-    tested = sum(d.p_holm is not None for d in differences)
-    lines = []
+    lines = ["±: half of the 95 % interval over draws and queries."]
     if differences:
         to = " or ".join(dict.fromkeys(d.baseline for d in differences))
+        tested = sum(d.p_holm is not None for d in differences)
         lines.append(
-            f"Difference: paired, to {to} at the same X. p: two-way test over draws and queries; "
-            f"Holm over the {tested} tests of this table."
+            f"Difference: paired, to {to} at the same X; p: two-way test over draws and queries; "
+            f"Holm: over the {tested} tests of this table."
         )
     elif all(row.method != comparison.baseline for row in comparison.rows):
         lines.append(f"No differences: {comparison.baseline} is not among the methods of this run.")
     if any(row.mean and row.mean.over == "queries" for row in comparison.rows):
-        lines.append("One draw only: intervals are over queries, and no test over draws can be made. Use --draws 5.")
+        lines.append(
+            "One draw only: its intervals are over queries, and no test over draws can be made. Use --draws 5."
+        )
+    for row in comparison.rows:
+        if row.reason:
+            lines.append(f"{row.dataset} X={row.shots} {row.method}: {row.draws} of {row.asked} draws; {row.reason}")
     return lines
 
 
@@ -74,13 +67,11 @@ def cells_of(row: Row) -> list[str]:
         row.method,
         _percent(row.i2t),
         _percent(row.t2i),
-        _interval(row.mean) if row.mean else "–",
+        _interval(row.mean) if row.mean else "failed" if row.failed else "–",
         _interval(difference.estimate, signed=True) if difference else "",
         p,
         _p(difference.p_holm) if difference else "",
-        str(row.draws) if row.draws == row.asked else f"{row.draws} of {row.asked}",
         "" if math.isnan(row.seconds) else f"{row.seconds:.2f}",
-        row.reason,
     ]
 
 
@@ -89,7 +80,7 @@ def markdown(comparison: Comparison) -> str:
     parts: list[str] = []
     for dataset, rows in _by_dataset(comparison):
         headers, columns = _filled(rows)
-        align = ["left" if header in LEFT else "right" for header in headers]
+        align = ["left" if header == "method" else "right" for header in headers]
         cells = [[cell.replace("|", "\\|") for cell in row] for row in columns]
         parts += ["\n".join(caption(comparison, dataset)), ""]
         parts += [tabulate(cells, headers, tablefmt="github", colalign=align, disable_numparse=True), ""]
@@ -98,6 +89,7 @@ def markdown(comparison: Comparison) -> str:
 
 def rich_tables(comparison: Comparison) -> Group:
     """All tables for a terminal; the best mean of each X in bold."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -105,9 +97,9 @@ def rich_tables(comparison: Comparison) -> Group:
     shown: list[Table | Text] = []
     for dataset, rows in _by_dataset(comparison):
         headers, columns = _filled(rows)
-        table = Table(title=Text("\n".join(caption(comparison, dataset))), title_justify="left", title_style="")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for header in headers:
-            table.add_column(header, justify="left" if header in LEFT else "right", overflow="fold")
+            table.add_column(header, justify="left" if header == "method" else "right", no_wrap=True)
         for row, cells, following in zip(rows, columns, [*rows[1:], None], strict=True):
             best = max((r.mean.mean for r in rows if r.mean and r.shots == row.shots), default=math.inf)
             style = "bold" if row.mean and row.mean.mean >= best else ""
@@ -116,6 +108,7 @@ def rich_tables(comparison: Comparison) -> Group:
                 style=style,
                 end_section=following is None or following.shots != row.shots,
             )
+        shown += [Text(line) for line in caption(comparison, dataset)]
         shown.append(table)
     shown += [Text(line, style="dim") for line in footnotes(comparison)]
     return Group(*shown)
@@ -144,7 +137,7 @@ def _percent(value: float) -> str:
 
 def _interval(estimate: Estimate, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{100 * estimate.mean:{sign}.1f} [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
+    return f"{100 * estimate.mean:{sign}.1f} ± {50 * (estimate.high - estimate.low):.1f}"
 
 
 def _p(p: float | None) -> str:
