@@ -18,7 +18,7 @@ from xshot_bench.benchmarks.store import Store
 class Difference:
     """Paired difference of mean mAP to ``baseline`` over the draws and queries that both have.
 
-    p: two-sided, of the two-way test; None where it cannot be had. p_holm: corrected over the whole table.
+    p_holm: the two-way test's p, corrected over the whole table; None where there is one draw only.
     """
 
     baseline: str
@@ -120,8 +120,8 @@ def _row(row: Row, found: list[Record | None], aps: dict[int, np.ndarray], diffe
 
 
 def _corrected(rows: list[Row]) -> tuple[Row, ...]:
-    """Holm's correction over every hypothesis of the table."""
-    tested = [i for i, row in enumerate(rows) if row.difference and row.difference.estimate.p is not None]
+    """Holm's correction over every hypothesis of the table; a test over the queries of one draw is none."""
+    tested = [i for i, row in enumerate(rows) if row.difference and row.difference.estimate.over != "queries"]
     corrected = holm([rows[i].difference.estimate.p for i in tested])  # type: ignore[union-attr]
     for i, p in zip(tested, corrected, strict=True):
         difference = rows[i].difference

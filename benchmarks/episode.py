@@ -74,6 +74,9 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
     else:
         gallery = rows(i for c in (*split.target, *split.source) for i in split.test[c])
 
+    if not np.isin(features.label[queries], features.label[gallery]).any():
+        raise InputError(f"gallery {setting.gallery!r} of split {split.name} has no item of any query's class.")
+
     target, source = indices(split.target), indices(split.source)
     task = Task(
         source=_pairs(features, rows(i for c in split.source for i in split.train[c]), device),

@@ -72,7 +72,7 @@ class Record(BaseModel):
     ap_file, ap_sha256: the Parquet file with the AP of every query beside this file, and its digest.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     schema_version: Literal[1] = 1
     cell: Cell

@@ -61,7 +61,7 @@ def footnotes(comparison: Comparison) -> list[str]:
 def cells_of(row: Row) -> list[str]:
     """The printed cells of a row, in the order of ``HEADERS``."""
     difference = row.difference
-    p = _p(difference.estimate.p) if difference else ""
+    tested = difference is not None and difference.estimate.over != "queries"
     return [
         str(row.shots),
         row.method,
@@ -69,8 +69,8 @@ def cells_of(row: Row) -> list[str]:
         _percent(row.t2i),
         _interval(row.mean) if row.mean else "failed" if row.failed else "–",
         _interval(difference.estimate, signed=True) if difference else "",
-        p,
-        _p(difference.p_holm) if difference else "",
+        _p(difference.estimate.p) if difference and tested else "",
+        _p(difference.p_holm) if difference and tested else "",
         "" if math.isnan(row.seconds) else f"{row.seconds:.2f}",
     ]
 

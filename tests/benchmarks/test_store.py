@@ -147,3 +147,12 @@ def test_the_digest_depends_on_what_matters_and_on_nothing_else():
     for change in ({"draw": 1}, {"shots": 2}, {"code": "x"}, {"features": "x"}, {"split": "x"}, {"gallery": "all"},
                    {"parameters": {"a": 1}}, {"method": "other"}, {"protocol": "x"}):  # fmt: skip
         assert cell.model_copy(update=change).digest != cell.digest
+
+
+def test_numbers_that_are_not_finite_are_read_back(store):
+    result = make_result()
+    result.record.diagnostics = {"kl": float("nan"), "loss": float("inf")}
+    with store.writing():
+        store.add(result)
+    diagnostics = store.records()[0].diagnostics
+    assert diagnostics["kl"] != diagnostics["kl"] and diagnostics["loss"] == float("inf")
