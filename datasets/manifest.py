@@ -44,15 +44,15 @@ class Manifest(Dataset):
     """Your own pictures: a folder (--root DIR) with metadata.csv or .jsonl: file_name, text, label, perhaps split.
 
     ``split`` is train or test; where any row says test, those rows are the test items. Classes stand in alphabetical
-    order. An item's id is its file name; a picture listed again, with another text, has the id ``name/2``, ``name/3``.
+    order. An item's id is its file name, and no picture is listed twice.
     """
 
     def __init__(self, root: Path, rows: list[_Row], notes: tuple[str, ...] = ()) -> None:
         self._files = [root / row["file_name"] for row in rows]
-        self.items = tuple(Item(name, row["text"], row["label"]) for name, row in zip(_ids(rows), rows, strict=True))
+        self.items = tuple(Item(row["file_name"], row["text"], row["label"]) for row in rows)
         self.classes = tuple(sorted({item.label for item in self.items}))
         self.notes = notes
-        self._test = frozenset(item.id for item, row in zip(self.items, rows, strict=True) if row["split"] == "test")
+        self._test = frozenset(row["file_name"] for row in rows if row["split"] == "test")
         content = [(i.id, i.text, i.label, row.picture) for i, row in zip(self.items, rows, strict=True)]
         self.digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -195,12 +195,13 @@ def _wrong_fields(row: _Row) -> str:
 
 
 def _find_repeated(rows: list[_Row]) -> None:
-    first: dict[tuple[str, str], int] = {}
+    """Mark the rows whose picture was there before: it could train a method on one side and test it on the other."""
+    first: dict[str, int] = {}
     for row in rows:
         if not row.problem:
-            line = first.setdefault((row["file_name"], row["text"]), row.line)
+            line = first.setdefault(row.picture, row.line)
             if line != row.line:
-                row.problem = f"it has the same picture and text as line {line}"
+                row.problem = f"it has the picture of line {line}; join their texts in one row"
 
 
 def _find_small_classes(rows: list[_Row]) -> None:
@@ -215,14 +216,6 @@ def _find_small_classes(rows: list[_Row]) -> None:
             row.problem = f"class {row['label'][:80]!r} has {size} usable items, at least {LEAST_ITEMS} are needed"
         elif not row.problem and marked and test in (0, size):
             row.problem = f"class {row['label'][:80]!r} has no {'training' if test else 'test'} items"
-
-
-def _ids(rows: list[_Row]) -> Iterator[str]:
-    """Each row's file name, with its number where it is not the first of that name: no file is called so."""
-    seen: Counter[str] = Counter()
-    for row in rows:
-        seen[row["file_name"]] += 1
-        yield row["file_name"] if seen[row["file_name"]] == 1 else f"{row['file_name']}/{seen[row['file_name']]}"
 
 
 def _decode(content: bytes) -> Image.Image:

@@ -125,12 +125,13 @@ def huge_png(width: int, height: int) -> bytes:
 @pytest.mark.filterwarnings("error")
 def test_all_bad_rows_are_in_one_message_with_their_lines(folder: Path) -> None:
     bad = bad_folder(folder)
+    picture(98).save(folder / "lonely.png")
     more = [
         {"file_name": "0-0.png", "text": " ", "label": "kind 0"},
         {"file_name": "0-0.png", "text": "two\nlines", "label": ""},
         {"file_name": "", "text": "a", "label": "kind 0"},
         {"file_name": "0-1.png", "text": "a", "label": "kind 0", "split": "tset"},
-        {"file_name": "0-1.png", "text": "a", "label": "lonely"},
+        {"file_name": "lonely.png", "text": "a", "label": "lonely"},
     ]
     write_csv(folder, [*bad, *more, *good_rows(), good_rows()[3]], ["file_name", "text", "label", "split"])
     said = refusal(folder)
@@ -140,7 +141,7 @@ def test_all_bad_rows_are_in_one_message_with_their_lines(folder: Path) -> None:
         6: "'loop.png'", 7: "'cut.png' cannot be read", 8: "'words.png' is not a picture",
         9: "'empty.png' is not a picture", 10: "pixels", 11: "pixels", 12: "no file 'dir.png'",
         13: "no file 'pipe.png'", 14: "text is empty", 15: "label is empty", 17: "file_name is empty",
-        18: "'tset', not train or test", 19: "class 'lonely' has 1 usable items", 50: "as line 23",
+        18: "'tset', not train or test", 19: "class 'lonely' has 1 usable items", 50: "the picture of line 23",
     }  # fmt: skip
     assert sorted(map(int, lines)) == sorted(expected)
     for line, words in expected.items():
@@ -277,13 +278,14 @@ def test_too_few_classes_are_refused_when_split(folder: Path) -> None:
         read(folder).split()
 
 
-def test_a_picture_may_have_several_texts(folder: Path) -> None:
-    extra = [{**good_rows()[0], "text": text} for text in ("another", "a third")]
-    write_csv(folder, [*good_rows(), *extra])
-    data = read(folder)
-    assert [item.id for item in data.items[-2:]] == ["0-0.png/2", "0-0.png/3"]
-    assert data.picture(30).tobytes() == data.picture(0).tobytes()
-    assert len(data.labels) == 32
+def test_a_picture_listed_again_is_refused_under_any_name(folder: Path) -> None:
+    """Else it could be learnt from as one item and searched for as another."""
+    (folder / "copy.png").write_bytes((folder / "0-0.png").read_bytes())
+    again = [{**good_rows()[0], "text": "another"}, {**good_rows()[0], "file_name": "copy.png"}]
+    write_csv(folder, [*good_rows(), *again])
+    said = refusal(folder)
+    assert said.count("it has the picture of line 2; join their texts in one row") == 2
+    assert len(read(folder, skip=True).items) == 30
 
 
 def test_the_digest_covers_texts_labels_ids_and_pictures(folder: Path) -> None:
