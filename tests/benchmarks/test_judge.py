@@ -1,0 +1,64 @@
+"""The judge as a whole: floors and ceilings that must come out, and a change detector for the protocol's version."""
+
+import numpy as np
+import pytest
+from torch import Tensor
+from worlds import make_features, make_split
+
+from xshot_bench.benchmarks import protocol
+from xshot_bench.benchmarks.episode import make_episode
+from xshot_bench.benchmarks.metrics import expected_random_map
+from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.run import judge
+from xshot_bench.methods.base import Method, Modality, PosteriorMethod, Task
+
+# Not truths: what this version gives. Where they change, stored results and new ones must not be mixed.
+SEEN = {"xshot/1": {"cosine": 0.7139, "posterior": }}
+
+
+class ByName(PosteriorMethod):
+    """Class posterior by the class texts."""
+
+    def fit(self, task: Task) -> None:
+        self.names = task.class_text[task.candidates]
+
+    def logits(self, x: Tensor, modality: Modality) -> Tensor:
+        return x @ self.names.T
+
+
+def score(name: str, features, setting: Setting, method: Method | None = None) -> dict[str, float]:
+    episode = make_episode(features, make_split(features), setting)
+    method = method or Registry().load("method", name)()
+    method.fit(episode.task)
+    return judge(method, episode)[0]
+
+
+def test_a_change_of_numbers_raises_the_protocols_version():
+    features = make_features(noise=1.6)
+    numbers = {"cosine": score("clip", features, Setting(2, 1))["mAP"]}
+    numbers["posterior"] = score("", features, Setting(2, 1), ByName())["mAP"]
+    assert numbers == pytest.approx(SEEN[protocol.VERSION], abs=1e-3), "raise protocol.VERSION and note the new numbers"
+
+
+@pytest.mark.parametrize("gallery", ["test", "train", "all"])
+def test_perfect_features_are_ranked_perfectly(gallery):
+    assert score("clip", make_features(noise=0.0), Setting(1, 0, gallery))["mAP"] == 1
+
+
+@pytest.mark.parametrize("gallery", ["test", "train", "all"])
+def test_random_rankings_reach_the_floor(gallery):
+    features = make_features(classes=12, per_class=20)
+    got, floors = [], []
+    for draw in range(3):
+        episode = make_episode(features, make_split(features), Setting(1, draw, gallery))
+        floors.append(expected_random_map(episode.answers.query_label, episode.answers.gallery_label))
+        got.append(score("random", features, Setting(1, draw, gallery))["mAP"])
+    assert np.mean(got) == pytest.approx(np.mean(floors), abs=0.04)
+
+
+def test_the_recall_of_pairs_is_reported_where_pairs_are_in_the_gallery():
+    features = make_features(noise=0.3)
+    numbers = score("clip", features, Setting(1, 0, "test"))
+    assert 0 < numbers["i2t/R_1"] <= numbers["i2t/R_5"] <= numbers["i2t/R_10"] <= 1
+    assert "i2t/R_1" not in score("clip", features, Setting(1, 0, "train"))
