@@ -14,7 +14,7 @@ from xshot_bench.benchmarks.run import judge
 from xshot_bench.methods.base import Method, Modality, PosteriorMethod, Task
 
 # Not truths: what this version gives. Where they change, stored results and new ones must not be mixed.
-SEEN = {"xshot/1": {"cosine": 0.7139, "posterior": }}
+SEEN = {"xshot/1": {"cosine": 0.7139, "posterior": 0.8961}}
 
 
 class ByName(PosteriorMethod):
