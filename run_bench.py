@@ -91,7 +91,7 @@ class _Shots(_Names):
 @MLFLOW
 @click.version_option(__version__, prog_name="xshot-bench")
 @click.pass_context
-def cli(context: click.Context, **options: Any) -> None:
+def cli(context: click.Context, /, **options: Any) -> None:
     """XShot Bench: few-shot cross-modal retrieval, compared so that the numbers can be trusted.
 
     Runs the methods on every dataset, X and draw, keeps each result under --results, and prints the table. Run it

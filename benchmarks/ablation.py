@@ -31,7 +31,7 @@ class Variant:
                 hint = _suggest(parameter, known) if known else "It has none."
                 raise InputError(f"the method {self.plugin!r} has no parameter {parameter!r}. {hint}")
         try:
-            return cast(Method, TypeAdapter(cls).validate_python(dict(self.overrides)))
+            return TypeAdapter(cls).validate_python(dict(self.overrides))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xshot_bench.benchmarks.plan import Plan
-from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.protocol import DIRECTIONS, Gallery
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.significance import Estimate, holm, two_way
 from xshot_bench.benchmarks.store import Store
@@ -65,7 +65,7 @@ class Comparison:
     """All that a table says. ``metric`` values are fractions."""
 
     encoder: str
-    gallery: str
+    gallery: Gallery
     baseline: str
     blocks: tuple[Block, ...]
     rows: tuple[Row, ...]

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -35,7 +35,7 @@ def execute(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         raise
 
 
-def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+def _in_pool(jobs: Sequence[Job], workers: int) -> Generator[Result, None, list[Job]]:
     """Run the jobs in fresh processes; the generator's value is the jobs that were running when a process died."""
     waiting, suspects = list(reversed(jobs)), []
     while waiting:

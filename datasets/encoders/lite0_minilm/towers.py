@@ -72,7 +72,7 @@ class Towers:
         return features
 
     @cached_property
-    def image_tower(self) -> nn.Module:
+    def image_tower(self) -> Any:
         """Timm's model with the package's weights, its batch norms folded into the convolutions."""
         import timm
 
