@@ -93,19 +93,18 @@ class Store:
     def record(self, digest: str) -> Record | None:
         """The record of a cell, None where there is none. A damaged one is reported, set aside and counts as none."""
         path = self.cells / f"{digest}.json"
+        if not path.exists():
+            return None
         try:
             record = Record.model_validate_json(path.read_bytes())
             if record.cell.digest != digest:
                 raise ValueError("it is the record of another cell")
             if record.status == "done" and _sha256(self.cells / record.ap_file) != record.ap_sha256:
                 raise ValueError(f"{record.ap_file} is not the file that was written")
-        except FileNotFoundError as error:
-            if not path.exists():
-                return None
-            return self._set_aside(path, error)
-        except (ValidationError, ValueError, OSError) as error:
-            return self._set_aside(path, error)
-        return record
+            return record
+        except (ValueError, OSError) as error:
+            self._set_aside(path, error)
+            return None
 
     def records(self, digests: Iterable[str] | None = None) -> list[Record]:
         """The records of the given cells that have one, in that order; of all cells where none are given."""
