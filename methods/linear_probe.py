@@ -30,8 +30,8 @@ class LinearProbe(PosteriorMethod):
     train_on: the modality of a classifier's training items: its ``own``, or ``both``.
     """
 
-    train_on: Literal["own", "both"] = "own"
-    ablations: ClassVar = {"both": {"train_on": "both"}}
+    train_on: Literal["own", "both"] = "both"
+    ablations: ClassVar = {"own": {"train_on": "own"}}
 
     def fit(self, task: Task) -> None:
         if not task.shots:

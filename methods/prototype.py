@@ -26,8 +26,8 @@ class Prototype(PosteriorMethod):
         the ``other``, or ``both``.
     """
 
-    shot_weight: float = 2.0
-    centring: float = 0.5
+    shot_weight: float = 1.5
+    centring: float = 1.0
     shots_of: Literal["own", "other", "both"] = "both"
     ablations: ClassVar = {"noshots": {"shot_weight": 0.0}, "uncentred": {"centring": 0.0}}
 
