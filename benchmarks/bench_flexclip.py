@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import click
 import torch
@@ -16,7 +17,7 @@ from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip import FlexClip
 
 WIDTH, SOURCE, TARGET, PER_CLASS = 384, 29, 28, 20
-VARIANTS = ({}, {"generation": "none"}, {"generation": "vae"})
+VARIANTS = {"full": FlexClip(), "nogen": FlexClip(generation="none"), "vae": FlexClip(generation="vae")}
 
 
 @click.command()
@@ -28,10 +29,10 @@ def main(threads: int, repeats: int, device: str) -> None:
     torch.set_num_threads(threads)
     print(f"{SOURCE * PER_CLASS} source items, d = {WIDTH}, X = 5, {threads} threads, {device}; seconds a cell")
     tasks = [made_up_task(draw, device) for draw in range(10)]
-    for parameters in VARIANTS:
-        print(f"  {parameters or 'full'}: {seconds(lambda p=parameters: FlexClip(**p).fit(tasks[0]), repeats):.2f}")
+    for name, method in VARIANTS.items():
+        print(f"  {name}: {seconds(partial(method.fit, tasks[0]), repeats):.2f}")
     for draws in (1, 2, 5, 10):
-        together = seconds(lambda e=draws: FlexClip().fit_many(tasks[:e]), repeats)
+        together = seconds(partial(FlexClip().fit_many, tasks[:draws]), repeats)
         print(f"  {draws} draws stacked: {together / draws:.2f}")
 
 

@@ -36,7 +36,8 @@ def main(candidates: tuple[str, ...], shots: str, draws: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    registry, found = Registry(), {}
+    registry = Registry()
+    found: dict[str, dict[int, np.ndarray]] = {}
     columns = [int(x) for x in shots.split(",")]
     games = {x: list(rehearsals(x, draws)) for x in columns}
     click.echo(ROW.format("candidate: mAP (difference, standard error)", *(f"X={x}" for x in columns), "s/fit"))

@@ -17,6 +17,7 @@ from xshot_bench.methods.flexclip.stacked import (
     M,
     Stack,
     Streams,
+    class_basis,
     class_codes,
     conditions,
     lrelu,
@@ -53,15 +54,21 @@ class Encoder:
 
 
 class Generator:
-    """G(z, a): the VAE's decoder and the GAN's generator in one; unit features ``[S,B,d]``."""
+    """G(z, a) = unit(T(a) + R(z, a)): the VAE's decoder and the GAN's generator in one; unit features ``[S,B,d]``.
 
-    def __init__(self, streams: Streams, sizes: Sizes) -> None:
+    T(a) is the class text itself where ``basis [S,r,d]`` turns codes back into texts, else there is no such term:
+    then G must learn the text's place in the space, and with few source classes it does so for these alone.
+    """
+
+    def __init__(self, streams: Streams, sizes: Sizes, basis: Tensor | None) -> None:
+        self.basis = basis
         self.hidden = Linear.new(streams, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
-        self.out = Linear.new(streams, [sizes.hidden], sizes.width)
+        self.out = Linear.new(streams, [sizes.hidden], sizes.width, gain=0.03)
         self.parameters = self.hidden.parameters + self.out.parameters
 
     def __call__(self, z: Tensor, a: Tensor) -> Tensor:
-        return unit(self.out(lrelu(self.hidden(z, a))))
+        residual = self.out(lrelu(self.hidden(z, a)))
+        return unit(residual if self.basis is None else torch.baddbmm(residual, a, self.basis))
 
 
 class Critic:
@@ -126,7 +133,8 @@ class FeatureGenerator:
         streams = Streams(tasks, "flexclip: initial networks")
         sizes = Sizes(tasks[0].class_text.shape[1], min(tasks[0].class_text.shape), method.hidden, method.latent)
         self.encoder = Encoder(streams, sizes)
-        self.generator = Generator(streams, sizes)
+        basis = torch.stack([class_basis(task).T for task in tasks]).repeat_interleave(M, dim=0)
+        self.generator = Generator(streams, sizes, basis if method.from_text else None)
         self.critic = Critic(streams, sizes)
         self.adversarial = method.generation != "vae"
         self.variational = method.generation != "gan"

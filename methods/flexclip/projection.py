@@ -60,7 +60,8 @@ class GatedProjector:
 
     def only(self, network: int) -> GatedProjector:
         """One of the projectors by itself."""
-        return GatedProjector(*(part.only(network) for part in (self.hidden, self.out, self.gate)), self.fusion)
+        hidden, out, gate = (part.only(network) for part in (self.hidden, self.out, self.gate))
+        return GatedProjector(hidden, out, gate, self.fusion)
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -67,13 +67,18 @@ class Stack:
         return conditions(self.codes, self.label[at])
 
 
+def class_basis(task: Task) -> Tensor:
+    """An orthonormal basis of the span of the class texts ``[C,d]``, as columns: ``[d, min(C, d)]``."""
+    basis, _ = torch.linalg.qr(task.class_text.T)
+    return basis
+
+
 def class_codes(task: Task) -> Tensor:
-    """The class texts ``[C,d]`` in an orthonormal basis of their span, ``[C, min(C, d)]``.
+    """The class texts in that basis, ``[C, min(C, d)]``.
 
     Nothing is lost: all inner products stay, and so does what a linear map with a normal start makes of them.
     """
-    basis, _ = torch.linalg.qr(task.class_text.T)
-    return task.class_text @ basis
+    return task.class_text @ class_basis(task)
 
 
 def conditions(codes: Tensor, label: Tensor) -> Tensor:

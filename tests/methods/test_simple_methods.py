@@ -68,7 +68,9 @@ def test_prototype_by_hand():
     )
     prototype = normalize(name + 2 * mean, dim=0)
     expected = normalize(items.image - centre["image"], dim=1) @ prototype
-    logits = fitted(lambda: Prototype(shots_of="both"), task).logits(items.image, "image")
+    logits = fitted(lambda: Prototype(shots_of="both", centring=0.5, shot_weight=2.0), task).logits(
+        items.image, "image"
+    )
     torch.testing.assert_close(logits[:, 1], expected)
 
 
