@@ -18,7 +18,7 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from xshot_bench.datasets.base import DatasetOptions
+from xshot_bench.datasets.base import DatasetOptions, Item
 from xshot_bench.datasets.encoders.lite0_minilm import HEADS_FILE, Lite0MiniLM
 from xshot_bench.datasets.encoders.lite0_minilm.heads import Heads
 from xshot_bench.datasets.encoders.lite0_minilm.towers import Towers, preprocess
@@ -85,7 +85,7 @@ def clip_art(root: Path) -> list[Picture]:
 def run_towers(towers: Towers, pictures: list[Picture]) -> TowerOutputs:
     """Minutes: every picture and text through the frozen towers."""
     with ThreadPoolExecutor(2) as pool:
-        inputs = pool.map(lambda p: preprocess(Image.open(p.path).convert("RGBA")), pictures)
+        inputs = pool.map(lambda p: preprocess(_open(p.path)), pictures)
         outputs = []
         for start in range(0, len(pictures), Lite0MiniLM.batch_size):
             rows = pictures[start : start + Lite0MiniLM.batch_size]
@@ -139,31 +139,42 @@ def evaluate(encoder: Lite0MiniLM) -> dict[str, tuple[float, float]]:
     """Zero-shot mAP@all, image to text and text to image, over the whole of OpenMoji and of the Tux Paint stamps."""
     emoji = OpenMoji.open(DatasetOptions())
     stamps = tux_paint(STAMPS)
+    things = [stamp for stamp in stamps if not stamp.label.startswith("symbols/")]
+
+    def draw(item: Item) -> Image.Image:
+        return emoji.picture(emoji.items.index(item))
+
+    def read(item: Item) -> Image.Image:
+        return _open(STAMPS / item.id)
+
     return {
-        "openmoji": _retrieval(encoder, emoji.picture, [i.text for i in emoji.items], [i.label for i in emoji.items]),
-        "tuxpaint": _retrieval(encoder, lambda i: Image.open(stamps[i][0]).convert("RGBA"), *_columns(stamps)),
+        "openmoji": _retrieval(encoder, emoji.items, draw),
+        "tuxpaint": _retrieval(encoder, stamps, read),
+        "tuxpaint without symbols": _retrieval(encoder, things, read),
     }
 
 
-def tux_paint(root: Path) -> list[tuple[Path, str, str]]:
-    """Stamps as (picture, English description, folder), of folders with at least ten, without symbols."""
+def tux_paint(root: Path) -> list[Item]:
+    """Stamps and their English descriptions; a class is a folder, to two levels, with at least ten of them."""
     found = []
     for path in sorted(root.rglob("*.png")):
-        folder = path.parent.relative_to(root).as_posix()
-        if path.with_suffix(".txt").exists() and not folder.startswith("symbols"):
-            found.append((path, _read(path.with_suffix(".txt")).splitlines()[0].strip(), folder))
-    sizes = Counter(folder for _, _, folder in found)
-    return [row for row in found if sizes[row[2]] >= LEAST]
+        name = path.relative_to(root)
+        if path.with_suffix(".txt").exists():
+            text = _read(path.with_suffix(".txt")).splitlines()[0].strip()
+            found.append(Item(name.as_posix(), text, "/".join(name.parts[:-1][:2])))
+    sizes = Counter(stamp.label for stamp in found)
+    return [stamp for stamp in found if sizes[stamp.label] >= LEAST]
 
 
 def _retrieval(
-    encoder: Lite0MiniLM, picture: Callable[[int], Image.Image], texts: list[str], labels: list[str]
+    encoder: Lite0MiniLM, items: Sequence[Item], picture: Callable[[Item], Image.Image]
 ) -> tuple[float, float]:
-    batches = torch.arange(len(texts)).split(encoder.batch_size)
-    image = torch.cat([encoder.encode_images(torch.stack([preprocess(picture(i)) for i in b])).image for b in batches])
-    similarity = normalize(image, dim=1) @ normalize(encoder.encode_texts(texts), dim=1).T
-    index = {label: k for k, label in enumerate(sorted(set(labels)))}
-    label = torch.tensor([index[name] for name in labels])
+    blocks = [items[start : start + encoder.batch_size] for start in range(0, len(items), encoder.batch_size)]
+    image = torch.cat([encoder.encode_images(torch.stack([preprocess(picture(i)) for i in b])).image for b in blocks])
+    text = encoder.encode_texts([item.text for item in items])
+    similarity = normalize(image, dim=1) @ normalize(text, dim=1).T
+    place = {label: k for k, label in enumerate(sorted({item.label for item in items}))}
+    label = torch.tensor([place[item.label] for item in items])
     return _mean_average_precision(similarity, label), _mean_average_precision(similarity.T, label)
 
 
@@ -177,14 +188,15 @@ def _dropout(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     return x * (torch.rand(x.shape, generator=generator) >= rate) / (1 - rate)
 
 
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGBA")
+
+
 def _pixels(png: Path) -> int:
     with png.open("rb") as file:
         width, height = struct.unpack(">II", file.read(24)[16:])
     return int(width * height)
-
-
-def _columns(stamps: list[tuple[Path, str, str]]) -> tuple[list[str], list[str]]:
-    return [text for _, text, _ in stamps], [folder for _, _, folder in stamps]
 
 
 def _words(xml: str, pattern: str) -> list[str]:
