@@ -49,9 +49,9 @@ class Towers:
         return digest.hexdigest()
 
     def encode_images(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Preprocessed pictures ``[n,3,224,224]`` to pooled features ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
+        """Pictures ``[n,3,224,224]``, bytes, to pooled features ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
         with torch.inference_mode():
-            x = batch.to(self.device, memory_format=torch.channels_last)
+            x = batch.to(self.device, torch.float32, memory_format=torch.channels_last).sub_(127).div_(128)
             pooled = self.image_tower.forward_head(self.image_tower.forward_features(x), pre_logits=True)
             return pooled, self.image_tower.classifier(pooled)
 
@@ -101,7 +101,7 @@ class Towers:
 
 
 def preprocess(picture: Image.Image) -> Tensor:
-    """A picture (RGB or RGBA) on white, padded to a square, as the image tower's input ``[3,224,224]``."""
+    """A picture (RGB or RGBA) on white, padded to a square, as bytes ``[3,224,224]``; the tower scales them."""
     import numpy as np
 
     side = max(picture.size)
@@ -109,7 +109,7 @@ def preprocess(picture: Image.Image) -> Tensor:
     corner = ((side - picture.width) // 2, (side - picture.height) // 2)
     square.paste(picture, corner, picture if picture.mode == "RGBA" else None)
     pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().sub_(127).div_(128)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
 def _package_folder(module: str, distribution: str) -> Path:
