@@ -53,12 +53,12 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     score_by: Literal["cosine", "posterior"] = "cosine"
 
     latent: int = 32
-    hidden: int = 192
+    hidden: int = 96
     from_text: bool = True
     rounds: int = 100
     critic_steps: int = 3
     batch: int = 48
-    generator_rate: float = 3e-4
+    generator_rate: float = 1e-4
     reconstruction: float = 20.0
     kl: float = 0.1
     gan: float = 1.0
@@ -70,7 +70,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     dropout: float = 0.1
     gate_bias: float = -1.0
     steps: int = 150
-    projector_batch: int = 96
+    projector_batch: int = 48
     projector_rate: float = 5e-4
     temperature: float = 12.0
     alignment: float = 0.5
