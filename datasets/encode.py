@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import shutil
@@ -122,7 +123,11 @@ class _Encoding:
                 self.progress("pictures", batch.stop, total)
 
     def _prepare(self, index: int) -> Tensor:
-        return self.encoder.preprocess(self.dataset.picture(index))
+        try:
+            return self.encoder.preprocess(self.dataset.picture(index))
+        except OSError as error:
+            name = self.dataset.items[index].id
+            raise InputError(f"the picture of {name!r} cannot be read ({error}). Mend it or leave it out.") from error
 
     def _encode(self, batch: range, prepared: Tensor) -> dict[str, np.ndarray]:
         features = self.encoder.encode_images(prepared, tokens=self.tokens)
@@ -132,8 +137,10 @@ class _Encoding:
         for name, array in found.items():
             found[name] = _half(array, [self.dataset.items[i].id for i in batch])
             path = self._chunk(name, batch)
-            with path.with_suffix(".new").open("wb") as file:
-                np.save(file, found[name], allow_pickle=False)
+            content = io.BytesIO()
+            np.save(content, found[name], allow_pickle=False)
+            checked = content.getvalue() + hashlib.sha256(content.getvalue()).digest()
+            path.with_suffix(".new").write_bytes(checked)
             path.with_suffix(".new").replace(path)
         return found
 
@@ -141,10 +148,12 @@ class _Encoding:
         """A batch that an earlier run left, None where it did not or it is damaged."""
         try:
             names = ("image", "tokens") if self.tokens else ("image",)
-            found = {name: np.load(self._chunk(name, batch), allow_pickle=False) for name in names}
-        except (OSError, ValueError, EOFError):
+            contents = {name: self._chunk(name, batch).read_bytes() for name in names}
+        except OSError:
             return None
-        return found if all(len(array) == len(batch) for array in found.values()) else None
+        if any(hashlib.sha256(content[:-32]).digest() != content[-32:] for content in contents.values()):
+            return None
+        return {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in contents.items()}
 
     def _chunk(self, name: str, batch: range) -> Path:
         return self.partial / f"{name}.{batch.start}-{batch.stop}.npy"

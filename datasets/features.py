@@ -78,7 +78,7 @@ def write_features(folder: Path, features: FeatureSet) -> None:
         for name in ARRAYS:
             array = getattr(features, name)
             if array is not None:
-                np.save(fresh / f"{name}.npy", array.astype(np.float16), allow_pickle=False)
+                np.save(fresh / f"{name}.npy", array.astype(np.float16, copy=False), allow_pickle=False)
                 digests[name] = _sha256(fresh / f"{name}.npy")
         content = {
             "format": FORMAT,

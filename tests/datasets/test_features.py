@@ -91,11 +91,14 @@ def test_an_interrupted_encoding_goes_on_where_it_was(dataset, tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_damaged_part_of_an_interrupted_encoding_is_made_again(dataset, tmp_path):
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-10], lambda c: c[:200] + bytes([c[200] ^ 1]) + c[201:], lambda c: b""]
+)
+def test_a_damaged_part_of_an_interrupted_encoding_is_made_again(dataset, tmp_path, damage):
     with pytest.raises(KeyboardInterrupt):
         load_features(dataset, Counting(stop_at=70), tmp_path)
     part = next(tmp_path.rglob("image.0-32.npy"))
-    part.write_bytes(part.read_bytes()[:-10])
+    part.write_bytes(damage(part.read_bytes()))
     second = Counting()
     assert np.array_equal(load_features(dataset, second, tmp_path).image, by_hand(dataset))
     assert second.seen == 64
@@ -183,3 +186,12 @@ def test_pictures_are_prepared_ahead_of_the_model(dataset, tmp_path, monkeypatch
             return super().encode_images(batch)
 
     load_features(dataset, Watching(), tmp_path)
+
+
+def test_a_picture_that_cannot_be_read_is_not_blamed_on_the_cache(dataset, tmp_path, monkeypatch):
+    def picture(index: int):
+        raise OSError("image file is truncated")
+
+    monkeypatch.setattr(dataset, "picture", picture)
+    with pytest.raises(InputError, match=rf"picture of {dataset.items[0].id!r} cannot be read .*truncated"):
+        load_features(dataset, Counting(), tmp_path)
