@@ -15,12 +15,12 @@ from collections.abc import Iterator
 import click
 import numpy as np
 
+from xshot_bench.benchmarks import scoring
 from xshot_bench.benchmarks.ablation import Variant, parse_variant
 from xshot_bench.benchmarks.episode import Unlabelled, make_episode
 from xshot_bench.benchmarks.metrics import average_precision
 from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.scoring import score_blocks
 from xshot_bench.methods.base import Declined, Method, Pairs, Task
 
 FOLDS = 4
@@ -31,11 +31,13 @@ ROW = "{:54}" + "{:>20}" * 3 + "{:>7}"
 @click.argument("candidates", nargs=-1, required=True)
 @click.option("--shots", default="0,1,5", help="Three values of X, for the table's columns.")
 @click.option("--draws", default=1, help="Rehearsals of each fold.")
-def main(candidates: tuple[str, ...], shots: str, draws: int) -> None:
+@click.option("--sharpness", default=scoring.SHARPNESS, help="Of the posteriors: the protocol's constant.")
+def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) -> None:
     """Print the mean mAP of each candidate at each X, and its difference to the first with a standard error."""
     import torch
 
     torch.set_num_threads(1)
+    scoring.SHARPNESS = sharpness
     registry = Registry()
     found: dict[str, dict[int, np.ndarray]] = {}
     columns = [int(x) for x in shots.split(",")]
@@ -46,11 +48,11 @@ def main(candidates: tuple[str, ...], shots: str, draws: int) -> None:
         started = time.process_time()
         scores = {x: [play(variant, registry, *game) for game in games[x]] for x in columns}
         seconds = (time.process_time() - started) / sum(map(len, games.values()))
-        for scoring in dict.fromkeys(name for x in columns for result in scores[x] for name in result):
-            mine = {x: np.array([result.get(scoring, np.nan) for result in scores[x]]) for x in columns}
-            first = found.setdefault(scoring, mine)
+        for rule in dict.fromkeys(name for x in columns for result in scores[x] for name in result):
+            mine = {x: np.array([result.get(rule, np.nan) for result in scores[x]]) for x in columns}
+            first = found.setdefault(rule, mine)
             cells = [_cell(mine[x], first[x]) for x in columns]
-            click.echo(ROW.format(f"{text} [{scoring}]", *cells, f"{seconds:.1f}"))
+            click.echo(ROW.format(f"{text} [{rule}]", *cells, f"{seconds:.1f}"))
 
 
 def rehearsals(shots: int, draws: int) -> Iterator[tuple[Task, Pairs]]:
@@ -94,7 +96,7 @@ def play(variant: Variant, registry: Registry, task: Task, held_out: Pairs) -> d
 def mean_ap(method: Method, task: Task, items: Pairs) -> float:
     """mAP@all of ``items`` against each other, the mean of both directions."""
     seen, label = Unlabelled(items.image, items.text), items.label.numpy()
-    blocks = [np.concatenate(list(score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
+    blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
     return float(np.mean([average_precision(scores, label, label).mean() for scores in blocks]))
 
 
