@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from cases import World, fitted, outputs
 from torch.nn.functional import normalize
 
 from xshot_bench.methods.flexclip import FlexClip
 from xshot_bench.methods.flexclip import projection as stage_2
 from xshot_bench.methods.flexclip.generation import Critic, FeatureGenerator, Sizes
 from xshot_bench.methods.flexclip.stacked import SLOPE, Streams, class_codes
-from xshot_bench.tests.cases import World, fitted, outputs
 
 QUICK = {"rounds": 4, "steps": 4, "pseudo": 5}
 # What the 16-d world needs, where the class texts are no place to start from.

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
+from cases import World, fitted, outputs
 from torch.nn.functional import normalize
 
 from xshot_bench.methods.clip import Clip
 from xshot_bench.methods.prototype import Prototype
 from xshot_bench.methods.random import Random
-from xshot_bench.tests.cases import World, fitted, outputs
 
 
 def mean_average_precision(scores: torch.Tensor, relevant: torch.Tensor) -> float:
