@@ -24,7 +24,8 @@ from xshot_bench.datasets.features import FeatureSet, open_features
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Declined, Method
 
-CUTOFFS = (1, 5, 10)
+RECALL_AT = (1, 5, 10)
+SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,22 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
     numbers: dict[str, float] = {}
     for direction in DIRECTIONS:
         per_query: list[np.ndarray] = []
+        short: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
         start = 0
         for block in score_blocks(method, episode.task, episode.queries, episode.gallery, direction):
             rows = slice(start, start + len(block))
-            per_query.append(metrics.average_precision(block, answers.query_label[rows], answers.gallery_label))
+            labels = answers.query_label[rows], answers.gallery_label
+            per_query.append(metrics.average_precision(block, *labels))
+            short.append(metrics.average_precision(block, *labels, SHORT_LIST))
             ranks.append(metrics.pair_ranks(block, answers.pair[rows]))
             start += len(block)
         ap[direction] = np.concatenate(per_query)
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())
+        numbers[f"{direction}/mAP_50"] = float(np.nanmean(np.concatenate(short)))
         rank = np.concatenate(ranks)
         if (rank > 0).any():
-            numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in CUTOFFS}
+            numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
     return numbers, ap
 

@@ -60,5 +60,6 @@ def test_random_rankings_reach_the_floor(gallery):
 def test_the_recall_of_pairs_is_reported_where_pairs_are_in_the_gallery():
     features = make_features(noise=0.3)
     numbers = score("clip", features, Setting(1, 0, "test"))
+    assert 0 < numbers["t2i/mAP_50"] <= numbers["t2i/mAP"]
     assert 0 < numbers["i2t/R_1"] <= numbers["i2t/R_5"] <= numbers["i2t/R_10"] <= 1
     assert "i2t/R_1" not in score("clip", features, Setting(1, 0, "train"))
