@@ -49,16 +49,16 @@ class _Names(click.ParamType):
 
 
 class _Shots(_Names):
-    """``0,1,5``: whole numbers from 0 on."""
+    """``0,1,5``: whole numbers from 0 on, and ``all``."""
 
     name = "0,1,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         parts = super().convert(value, param, ctx)
         for part in parts:
-            if not (part.isascii() and part.isdigit() and len(part) < 10):
+            if part != "all" and not (part.isascii() and part.isdigit() and len(part) < 10):
                 self.fail(f"{part!r} is no number of shots. Expected: whole numbers from 0 on, like 0,1,5.", param, ctx)
-        return tuple(int(part) for part in parts)
+        return tuple(part if part == "all" else int(part) for part in parts)
 
 
 @click.group(
@@ -66,7 +66,8 @@ class _Shots(_Names):
 )
 @click.option("--methods", type=_Names(), help="Methods, with switches after a colon: flexclip,flexclip:nogen,clip.")
 @click.option("--ablate", help="A method to take apart: it and each of its switches, compared with it.")
-@click.option("--shots", type=_Shots(), help="Labelled pairs of each target class.")
+@click.option("--protocol", type=click.Choice(["xshot", "kshot", "instance"]), help="Whose rules. [default: xshot]")
+@click.option("--shots", type=_Shots(), help="Labelled pairs of each target class; all: every one there is (kshot).")
 @click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
 @click.option("--datasets", type=_Names(), help="Datasets, with a class split after a slash: openmoji,openmoji/b.")
 @click.option("--encoder", help="What makes the features: lite0-minilm, open_clip:MODEL@TAG_OR_FILE.")

@@ -22,7 +22,7 @@ from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import load_features
 from xshot_bench.datasets.encoders.lite0_minilm import Lite0MiniLM
 from xshot_bench.datasets.openmoji import OpenMoji
-from xshot_bench.datasets.splitting import Split
+from xshot_bench.datasets.splitting import Protocol, Split
 
 
 class Part(Dataset):
@@ -39,8 +39,8 @@ class Part(Dataset):
     def picture(self, index: int) -> Image.Image:
         return self.whole.picture(index)
 
-    def split(self, variant: str = "") -> Split:
-        return self.whole.split(variant)
+    def split(self, protocol: Protocol = "xshot", variant: str = "") -> Split:
+        return self.whole.split(protocol, variant)
 
 
 def end_to_end(dataset: Dataset, encoder: Lite0MiniLM) -> float:

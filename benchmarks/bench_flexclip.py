@@ -51,6 +51,7 @@ def made_up_task(seed: int, device: str) -> Task:
     return Task(
         source=pairs(classes[:SOURCE], PER_CLASS),
         support=pairs(classes[SOURCE:], 5),
+        validation=pairs(classes, 0),
         classes=tuple(map(str, range(SOURCE + TARGET))),
         class_text=rows(SOURCE + TARGET),
         source_classes=classes[:SOURCE],

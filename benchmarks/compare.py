@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xshot_bench.benchmarks.plan import Plan
-from xshot_bench.benchmarks.protocol import DIRECTIONS, Gallery
+from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.significance import Estimate, holm, two_way
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.datasets.splitting import Gallery, Shots
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Row:
     """
 
     dataset: str
-    shots: int
+    shots: Shots
     method: str
     draws: int
     asked: int

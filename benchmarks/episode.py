@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.benchmarks.protocol import Direction, Setting
 from xshot_bench.datasets.features import FeatureSet
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Modality, Pairs, Task
@@ -19,26 +19,41 @@ from xshot_bench.methods.base import Modality, Pairs, Task
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Items as a method is shown them at test time: ``image [n,d_i]`` and ``text [n,d_t]``, unit rows, no labels."""
+    """Items as a method is shown them at test time, without labels.
+
+    ``image [n,d_i]`` and ``text [m,d_t]``; ``tokens [n,P,d]`` of the images, float16 and as the encoder gave them,
+    or None.
+    """
 
     image: Tensor
     text: Tensor
+    tokens: Tensor | None = None
 
     def __getitem__(self, modality: Modality) -> Tensor:
         return self.image if modality == "image" else self.text
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What only the judge sees: ids and labels of queries ``[Q]`` and gallery ``[G]``.
+class Key:
+    """The answers of one direction: labels of queries ``[Q]`` and gallery ``[G]``.
 
     pair: the position of each query's own pair in the gallery ``[Q]``, -1 where it is not there.
+    unit: for each query ``[Q]``, the position in ``Answers.query_ids`` of the item that it is counted under.
     """
 
-    query_ids: tuple[str, ...]
     query_label: np.ndarray
     gallery_label: np.ndarray
     pair: np.ndarray
+    unit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What only the judge sees. ``query_ids``: the items that AP is stored for; ``classes [C']``: the candidates."""
+
+    query_ids: tuple[str, ...]
+    classes: np.ndarray
+    key: Mapping[Direction, Key]
 
 
 @dataclass(frozen=True)
@@ -53,62 +68,102 @@ class Episode:
 
 def make_episode(features: FeatureSet, split: Split, setting: Setting, device: str = "cpu") -> Episode:
     """The episode of ``setting``. `InputError` where the split has no such draw or not as many shots."""
-    if setting.draw not in split.support:
-        raise InputError(f"split {split.name} has no draw {setting.draw}: it has {sorted(split.support)}.")
-    if not 0 <= setting.shots <= split.max_shots:
-        raise InputError(f"split {split.name} has support for 0 to {split.max_shots} shots, not {setting.shots}.")
-    position = {item: i for i, item in enumerate(features.ids)}
-    support = split.support[setting.draw]
-
-    def rows(ids: Iterable[str]) -> np.ndarray:
-        return np.array([position[i] for i in ids], dtype=np.int64)
-
-    def indices(names: Iterable[str]) -> Tensor:
-        return torch.tensor([features.classes.index(name) for name in names], dtype=torch.int64, device=device)
-
-    queries = rows(i for c in split.target for i in split.test[c])
-    if setting.gallery == "test":
-        gallery = queries
-    elif setting.gallery == "train":
-        gallery = rows(i for c in split.target for i in split.train[c] if i not in support[c])
-    else:
-        gallery = rows(i for c in (*split.target, *split.source) for i in split.test[c])
-
-    if not np.isin(features.label[queries], features.label[gallery]).any():
+    check_setting(split, setting)
+    roles = split.roles(setting.shots, setting.draw, setting.gallery)
+    cut = _Cut(features, device)
+    images, texts = cut.rows(roles.image_queries), cut.rows(roles.text_queries)
+    in_images, in_texts = cut.rows(roles.image_gallery), cut.rows(roles.text_gallery)
+    if not np.isin(features.label[images], features.label[in_texts]).any():
         raise InputError(f"gallery {setting.gallery!r} of split {split.name} has no item of any query's class.")
 
-    target, source = indices(split.target), indices(split.source)
+    support = cut.pairs(roles.support)
+    target = cut.classes(roles.target_classes)
+    fewest = min((int((support.label == c).sum()) for c in target), default=0)
     task = Task(
-        source=_pairs(features, rows(i for c in split.source for i in split.train[c]), device),
-        support=_pairs(features, rows(i for c in split.target for i in support[c][: setting.shots]), device),
+        source=cut.pairs(roles.source),
+        support=support,
+        validation=cut.pairs(roles.validation),
         classes=features.classes,
-        class_text=_unit(features.class_text, device),
-        source_classes=source,
+        class_text=cut.unit(features.class_text),
+        source_classes=cut.classes(roles.source_classes),
         target_classes=target,
-        validation_classes=indices(split.validation),
-        candidates=torch.cat([target, source]) if setting.gallery == "all" else target,
-        shots=setting.shots,
+        validation_classes=cut.classes(roles.validation_classes),
+        candidates=cut.classes(roles.candidates),
+        shots=fewest if setting.shots == "all" else setting.shots,
         seed=setting.draw,
         scale=features.logit_scale,
+        joint=features.joint,
     )
-    order = {int(row): place for place, row in enumerate(gallery)}
     answers = Answers(
-        query_ids=tuple(features.ids[i] for i in queries),
-        query_label=features.label[queries],
-        gallery_label=features.label[gallery],
-        pair=np.array([order.get(int(row), -1) for row in queries]),
+        query_ids=roles.image_queries,
+        classes=task.candidates.cpu().numpy(),
+        key={"i2t": _key(features, images, in_texts, images), "t2i": _key(features, texts, in_images, images)},
     )
-    return Episode(task, _unlabelled(features, queries, device), _unlabelled(features, gallery, device), answers)
+    return Episode(task, cut.unlabelled(images, texts), cut.unlabelled(in_images, in_texts), answers)
 
 
-def _unit(rows: np.ndarray, device: str) -> Tensor:
-    return normalize(torch.from_numpy(np.asarray(rows, dtype=np.float32)).to(device), dim=1)
+def check_setting(split: Split, setting: Setting) -> None:
+    """`InputError` unless the split has such an episode."""
+    if setting.draw not in split.draws:
+        raise InputError(f"split {split.name} has no draw {setting.draw}: it has {list(split.draws)}.")
+    if setting.shots == "all":
+        if not split.takes_all:
+            raise InputError(f"the protocol {split.protocol!r} has no 'all' shots: give numbers.")
+    elif not 0 <= setting.shots <= split.max_shots:
+        raise InputError(
+            f"split {split.name} has support for at most {split.max_shots} shots a class, not {setting.shots}. "
+            "Ask for fewer with --shots."
+        )
+    if setting.gallery not in split.galleries:
+        raise InputError(
+            f"the protocol {split.protocol!r} has no gallery {setting.gallery!r}. It has: {', '.join(split.galleries)}."
+        )
 
 
-def _unlabelled(features: FeatureSet, rows: np.ndarray, device: str) -> Unlabelled:
-    return Unlabelled(_unit(features.image[rows], device), _unit(features.text[rows], device))
+def _key(features: FeatureSet, queries: np.ndarray, gallery: np.ndarray, counted: np.ndarray) -> Key:
+    """The answers of ``queries`` searching ``gallery``, counted under the items ``counted`` (rows, all three)."""
+    place = {int(row): at for at, row in enumerate(gallery)}
+    unit = {int(row): at for at, row in enumerate(counted)}
+    if any(int(row) not in unit for row in queries):  # several texts an image: counted under their image
+        unit = {int(label): at for at, label in enumerate(features.label[counted])}
+        under = np.array([unit[int(label)] for label in features.label[queries]], dtype=np.int64)
+    else:
+        under = np.array([unit[int(row)] for row in queries], dtype=np.int64)
+    pair = np.array([place.get(int(row), -1) for row in queries], dtype=np.int64)
+    return Key(features.label[queries], features.label[gallery], pair, under)
 
 
-def _pairs(features: FeatureSet, rows: np.ndarray, device: str) -> Pairs:
-    items = _unlabelled(features, rows, device)
-    return Pairs(items.image, items.text, torch.from_numpy(features.label[rows].astype(np.int64)).to(device))
+class _Cut:
+    """Cuts rows out of a FeatureSet: float32, of unit length where the features are joint."""
+
+    def __init__(self, features: FeatureSet, device: str) -> None:
+        self.features, self.device = features, device
+        self.position = {item: i for i, item in enumerate(features.ids)}
+        self.number = {name: i for i, name in enumerate(features.classes)}
+
+    def rows(self, ids: Iterable[str]) -> np.ndarray:
+        return np.array([self.position[i] for i in ids], dtype=np.int64)
+
+    def classes(self, names: Iterable[str]) -> Tensor:
+        return torch.tensor([self.number[name] for name in names], dtype=torch.int64, device=self.device)
+
+    def unit(self, rows: np.ndarray) -> Tensor:
+        found = torch.from_numpy(np.asarray(rows, dtype=np.float32)).to(self.device)
+        return normalize(found, dim=-1) if self.features.joint else found
+
+    def unlabelled(self, images: np.ndarray, texts: np.ndarray) -> Unlabelled:
+        tokens = self.features.tokens
+        return Unlabelled(
+            self.unit(self.features.image[images]),
+            self.unit(self.features.text[texts]),
+            None if tokens is None else torch.from_numpy(np.ascontiguousarray(tokens[images])).to(self.device),
+        )
+
+    def pairs(self, ids: Iterable[str]) -> Pairs:
+        rows = self.rows(ids)
+        label = torch.from_numpy(self.features.label[rows].astype(np.int64)).to(self.device)
+        tokens, views = (
+            None if array is None else self.unit(array[rows]) for array in (self.features.tokens, self.features.views)
+        )
+        image, text = self.unit(self.features.image[rows]), self.unit(self.features.text[rows])
+        return Pairs(image, text, label, tokens, views)

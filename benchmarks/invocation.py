@@ -24,7 +24,7 @@ from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.datasets.features import default_cache
 from xshot_bench.datasets.splitting import to_json
 
-SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "shots", "draws", "gallery", "baseline")
+SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "protocol", "shots", "draws", "gallery", "baseline")
 QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 

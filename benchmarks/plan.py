@@ -11,6 +11,8 @@ from typing import cast
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant, ablation_variants, parse_variant
+from xshot_bench.benchmarks.episode import check_setting
+from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import Job
@@ -19,7 +21,9 @@ from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder
-from xshot_bench.datasets.splitting import Split
+from xshot_bench.datasets.splitting import Shots, Split
+
+OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Material:
-    """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``."""
+    """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``.
+
+    encoder: None where the dataset comes as features. tokens: whether a method of the suite needs spatial tokens.
+    """
 
     name: str
     dataset: Dataset
-    encoder: Encoder
+    encoder: Encoder | None
     split: Split
     features: Path
+    tokens: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
-    materials = [_material(name, suite, registry, inputs) for name in suite.datasets]
+    tokens = any("tokens" in variant.build(registry).needs for variant in variants)
+    materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
 
     cells: dict[str, Cell] = {}
     jobs: list[Job] = []
@@ -116,42 +125,43 @@ def encode_missing(plan: Plan, cache: Path, progress: Callable[[str, int, int], 
     needed = {job.features for job in plan.jobs}
     for material in plan.materials:
         if material.features in needed:
-            load_features(material.dataset, material.encoder, cache, progress=progress)
+            load_features(material.dataset, material.encoder, cache, tokens=material.tokens, progress=progress)
 
 
-def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs) -> Material:
+def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
     base, _, variant = name.partition("/")
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
     root = inputs.roots.get(entry.name, inputs.roots.get(""))
     dataset = cls.open(DatasetOptions(root=root, skip_bad_items=inputs.skip_bad_items))
-    split = dataset.split(variant)
-    if max(suite.shots) > split.max_shots:
+    split = dataset.split(suite.protocol, variant)
+    if suite.draws > len(split.draws):
         raise InputError(
-            f"--shots {max(suite.shots)}: split {split.name} has support for at most {split.max_shots} shots "
-            "a class. Ask for fewer shots."
+            f"--draws {suite.draws}: split {split.name} has {len(split.draws)} support draws. Ask for fewer."
         )
-    if suite.draws > len(split.support):
-        raise InputError(
-            f"--draws {suite.draws}: split {split.name} has {len(split.support)} support draws. Ask for fewer."
-        )
-    encoder_name, _, argument = suite.encoder.partition(":")
-    encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device)
-    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache))
+    for shots in suite.shots:
+        check_setting(split, Setting(shots, split.draws[0], suite.gallery))
+    encoder = None
+    if not dataset.has_features:
+        encoder_name, _, argument = suite.encoder.partition(":")
+        encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device)
+    tokens = tokens and encoder is not None and encoder.has_tokens
+    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, tokens), tokens)
 
 
-def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: int) -> list[Cell]:
+def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: Shots) -> list[Cell]:
     """The cells of one method at one X: one for each draw."""
     first = Cell(
         method=variant.name,
         parameters=variant.build(registry).parameters(),
         code=registry.code_digest("method", variant.plugin),
         dataset=material.name,
-        encoder=suite.encoder,
+        encoder=suite.encoder if material.encoder else OWN_FEATURES,
         features=material.features.name,
         split=material.split.digest,
         gallery=suite.gallery,
         shots=shots,
         draw=0,
+        protocol=VERSIONS[material.split.protocol],
     )
-    return [first.model_copy(update={"draw": draw}) for draw in range(suite.draws)]
+    return [first.model_copy(update={"draw": draw}) for draw in material.split.draws[: suite.draws]]

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-VERSION = "xshot/1"  # raise it when a change of episodes, scoring or metrics changes numbers
+from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
-Gallery = Literal["test", "train", "all"]
+# raise a protocol's version when a change of episodes, scoring or metrics changes its numbers
+VERSIONS: dict[Protocol, str] = {"xshot": "xshot/1", "kshot": "kshot/1", "instance": "instance/1"}
+PROTOCOLS: dict[Protocol, str] = {
+    "xshot": "class-disjoint: labelled source items, and X labelled pairs of each target class",
+    "kshot": "K labelled pairs of every class, and no source classes (CoOp's, VT-CLIP's)",
+    "instance": "each image and its own texts, no classes; nothing is learnt from labels",
+}
 GALLERIES: dict[Gallery, str] = {
     "test": "the target classes' test items",
     "train": "the target classes' training items that serve as support at no X of the draw (DADN)",
@@ -20,8 +26,8 @@ DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
 
 @dataclass(frozen=True)
 class Setting:
-    """One episode of the ``xshot`` protocol: X shots a target class, one draw of them, one gallery mode."""
+    """One episode of a split: how many shots a target class, which draw of them, and what is searched."""
 
-    shots: int
+    shots: Shots
     draw: int
     gallery: Gallery = "test"

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from xshot_bench.benchmarks import protocol
-from xshot_bench.benchmarks.protocol import Gallery, Setting
+from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.datasets.splitting import Gallery, Shots
 
 Status = Literal["done", "declined", "failed"]
 
@@ -21,6 +21,7 @@ class Cell(BaseModel):
 
     method: its name with the variant as asked for, e.g. ``flexclip:nogen``. parameters: all of them, resolved.
     code: SHA-256 of the method's source. features, split: digests. dataset: with its class split, e.g. ``openmoji/b``.
+    protocol: its name and version, e.g. ``xshot/1``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,9 +34,9 @@ class Cell(BaseModel):
     features: str
     split: str
     gallery: Gallery
-    shots: int
+    shots: Shots
     draw: int
-    protocol: str = protocol.VERSION
+    protocol: str
 
     @property
     def setting(self) -> Setting:

@@ -19,10 +19,10 @@ from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.scoring import score_blocks
+from xshot_bench.benchmarks.scoring import accuracy, score_blocks
 from xshot_bench.datasets.features import FeatureSet, open_features
 from xshot_bench.datasets.splitting import Split
-from xshot_bench.methods.base import Declined, Method
+from xshot_bench.methods.base import Declined, Method, require
 
 RECALL_AT = (1, 5, 10)
 SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
@@ -62,25 +62,35 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
     ap = pd.DataFrame({"query": answers.query_ids})
     numbers: dict[str, float] = {}
     for direction in DIRECTIONS:
+        key = answers.key[direction]
         per_query: list[np.ndarray] = []
         short: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
         start = 0
         for block in score_blocks(method, episode.task, episode.queries, episode.gallery, direction):
             rows = slice(start, start + len(block))
-            labels = answers.query_label[rows], answers.gallery_label
+            labels = key.query_label[rows], key.gallery_label
             per_query.append(metrics.average_precision(block, *labels))
             short.append(metrics.average_precision(block, *labels, SHORT_LIST))
-            ranks.append(metrics.pair_ranks(block, answers.pair[rows]))
+            ranks.append(metrics.pair_ranks(block, key.pair[rows]))
             start += len(block)
-        ap[direction] = np.concatenate(per_query)
+        ap[direction] = _counted(np.concatenate(per_query), key.unit, len(ap))
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())
         numbers[f"{direction}/mAP_50"] = float(np.nanmean(np.concatenate(short)))
         rank = np.concatenate(ranks)
         if (rank > 0).any():
             numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
-    return numbers, ap
+    top_1 = accuracy(method, episode.task, episode.queries, answers.key["i2t"].query_label)
+    return numbers | ({} if np.isnan(top_1) else {"accuracy": top_1}), ap
+
+
+def _counted(values: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:
+    """The mean of the ``values [Q]`` that are counted under each of the units; NaN for one without any."""
+    known = ~np.isnan(values)
+    total = np.bincount(unit[known], values[known], units)
+    count = np.bincount(unit[known], minlength=units)
+    return np.divide(total, count, out=np.full(units, np.nan), where=count > 0)
 
 
 def _run_one(job: Job, cell: Cell) -> Result:
@@ -89,6 +99,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
         clock = _Clock()
         episode = make_episode(_features(job.features), job.split, cell.setting, job.device)
         clock.lap("episode")
+        require(method, episode.task)
         method.fit(episode.task)
         clock.lap("fit")
         return _judged(job, cell, method, episode, clock)
@@ -114,16 +125,15 @@ def _run_together(job: Job) -> list[Result]:
 def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:
     numbers, ap = judge(method, episode)
     clock.lap("score")
-    answers = episode.answers
-    floor = metrics.expected_random_map(answers.query_label, answers.gallery_label)
+    key = episode.answers.key
     record = Record(
         cell=cell,
         status="done",
         metrics=numbers,
-        floor=dict.fromkeys(DIRECTIONS, floor),
+        floor={d: metrics.expected_random_map(key[d].query_label, key[d].gallery_label) for d in DIRECTIONS},
         counts={
             "queries": len(ap),
-            "gallery": len(answers.gallery_label),
+            "gallery": len(key["i2t"].gallery_label),
             "left_out": int(ap["i2t"].isna().sum()),
         },
         seconds=clock.seconds,

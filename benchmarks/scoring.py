@@ -12,10 +12,11 @@ from torch.nn.functional import normalize
 
 from xshot_bench.benchmarks.episode import Unlabelled
 from xshot_bench.benchmarks.protocol import Direction
-from xshot_bench.methods.base import EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
+from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
 
 SHARPNESS = 1.5  # chosen on validation classes for prototype and linear_probe: tune.py --sharpness; flat from 1 to 3
 ROWS = 1024  # queries scored at once
+PAIR_ROWS = 256  # images at once where a method scores pairs: their tokens are large
 
 
 class ScoringError(Exception):
@@ -35,15 +36,50 @@ def score_blocks(
     asking, answering = modalities(direction)
     if method.scoring == "pairs":
         pairs = cast(PairMethod, method)
-        for block in queries[asking].split(ROWS):
-            images, texts = (block, gallery.text) if asking == "image" else (gallery.image, block)
-            scores = _checked(method, pairs.score(images, texts), len(images), len(texts))
-            yield (scores if asking == "image" else scores.T).float().cpu().numpy()
+        if asking == "image":
+            for start in range(0, len(queries.image), PAIR_ROWS):
+                yield _pair_scores(pairs, queries, slice(start, start + PAIR_ROWS), gallery.text).float().cpu().numpy()
+            return
+        starts = range(0, len(gallery.image), PAIR_ROWS)
+        for block in queries.text.split(ROWS):
+            blocks = [_pair_scores(pairs, gallery, slice(start, start + PAIR_ROWS), block) for start in starts]
+            yield torch.cat(blocks).T.float().cpu().numpy()
         return
     represent = {modality: Representation(method, task, modality) for modality in (asking, answering)}
     columns = torch.cat([represent[answering](block) for block in gallery[answering].split(ROWS)]).T
     for block in queries[asking].split(ROWS):
         yield (represent[asking](block) @ columns).float().cpu().numpy()
+
+
+@torch.no_grad()
+def accuracy(method: Method, task: Task, queries: Unlabelled, label: np.ndarray) -> float:
+    """Top-1 accuracy of the image queries against the candidate classes (``label [Q]`` are class indices).
+
+    A posterior names its largest class; other methods compare with the class prompts as they do with texts. NaN
+    where a method needs prompts and the task has none. Ties go to the first candidate.
+    """
+    if method.scoring != "posterior" and not task.class_text.shape[1]:
+        return float("nan")
+    named: list[Tensor] = []
+    for start in range(0, len(queries.image), PAIR_ROWS):
+        rows = slice(start, start + PAIR_ROWS)
+        if method.scoring == "posterior":
+            scores = cast(PosteriorMethod, method).logits(queries.image[rows], "image")
+            scores = _checked(method, scores, len(queries.image[rows]), len(task.candidates))
+        elif method.scoring == "pairs":
+            scores = _pair_scores(cast(PairMethod, method), queries, rows, task.class_text[task.candidates])
+        else:
+            image, text = (Representation(method, task, modality) for modality in MODALITIES)
+            scores = image(queries.image[rows]) @ text(task.class_text[task.candidates]).T
+        named.append(task.candidates[scores.argmax(1)])
+    return float((torch.cat(named).cpu().numpy() == label).mean())
+
+
+def _pair_scores(method: PairMethod, images: Unlabelled, rows: slice, texts: Tensor) -> Tensor:
+    """The scores of some images, with their tokens, against texts."""
+    tokens = None if images.tokens is None else normalize(images.tokens[rows].float(), dim=-1)
+    image = images.image[rows]
+    return _checked(method, method.score(image, texts, tokens), len(image), len(texts))
 
 
 class Representation:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.protocol import Gallery
+from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -19,8 +19,8 @@ class Suite(BaseModel):
     """The question a table answers.
 
     methods: names, with switches after a colon. ablate: a method to take apart, switch by switch. datasets: names,
-    with a class split after a slash. shots: every X. draws: how many support draws (0, 1, ...). baseline: the
-    method that differences are taken to. settings: method -> parameter -> value, from ``--set``.
+    with a class split after a slash. protocol: whose rules. shots: every X. draws: how many of the split's support
+    draws. baseline: the method that differences are taken to. settings: method -> parameter -> value, from ``--set``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,8 @@ class Suite(BaseModel):
     ablate: str = ""
     datasets: tuple[str, ...] = Field(min_length=1)
     encoder: str = Field(min_length=1)
-    shots: tuple[int, ...] = Field(min_length=1)
+    protocol: Protocol = "xshot"
+    shots: tuple[Shots, ...] = Field(min_length=1)
     draws: int = Field(ge=1)
     gallery: Gallery
     baseline: str = "clip"
@@ -42,9 +43,9 @@ class Suite(BaseModel):
 
     @field_validator("shots")
     @classmethod
-    def _not_negative(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _not_negative(cls, values: tuple[Shots, ...]) -> tuple[Shots, ...]:
         for value in values:
-            if value < 0:
+            if value != "all" and value < 0:
                 raise ValueError(f"{value} is negative")
         return values
 

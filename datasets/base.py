@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
 from PIL import Image
 
-from xshot_bench.datasets.splitting import Split
+from xshot_bench import InputError
+from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.splitting import Part, Protocol, Split
+from xshot_bench.datasets.xshot import VARIANTS, make_split
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,22 @@ class Dataset(ABC):
 
     items: the pairs in a fixed order. classes: the class names in a fixed order (the official one, else sorted).
     digest: SHA-256 (hex) of everything that features depend on: ids, texts, labels, picture contents.
+    parts: item id -> the part that the dataset's own split puts it in, where it has one.
     notes: lines the user should read, e.g. how many bad items were left out.
     prompt: the template that turns a class name into the text that stands for the class.
+    protocols: those it has splits for. name: the file's name.
+    has_features: it comes as features, so no encoder is run (see ``features``).
     """
 
+    name: ClassVar[str]
+    protocols: ClassVar[tuple[Protocol, ...]] = ("xshot",)
     prompt: ClassVar[str] = "a photo of a {}."
     items: tuple[Item, ...]
     classes: tuple[str, ...]
     digest: str
+    parts: Mapping[str, Part] = {}
     notes: tuple[str, ...] = ()
+    has_features: bool = False
 
     @classmethod
     @abstractmethod
@@ -56,9 +67,20 @@ class Dataset(ABC):
     def picture(self, index: int) -> Image.Image:
         """The picture of ``items[index]``, mode RGB or RGBA. Called from several threads at once."""
 
-    @abstractmethod
-    def split(self, variant: str = "") -> Split:
-        """The split named ``variant`` ("" is the default one); `InputError` names those there are."""
+    def features(self) -> FeatureSet:
+        """Of a dataset that ``has_features``: its own, float32 as they are; the digest need not be set."""
+        raise InputError(f"the dataset {self.name!r} has pictures and texts, no features of its own.")
+
+    def split(self, protocol: Protocol = "xshot", variant: str = "") -> Split:
+        """The split of a protocol, named ``variant`` ("" is the default one); `InputError` names those there are."""
+        if protocol not in self.protocols:
+            raise InputError(
+                f"the dataset {self.name!r} has no splits for {protocol!r}. It has: {', '.join(self.protocols)}."
+            )
+        if variant not in VARIANTS:
+            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in VARIANTS)
+            raise InputError(f"{self.name} has no class split {variant!r}. There are: {known}.")
+        return make_split(self.name, variant, self.labels, self.classes, self.parts)
 
     @property
     def labels(self) -> dict[str, str]:

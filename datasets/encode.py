@@ -36,16 +36,20 @@ class EncodingError(Exception):
     """An encoder gave features that cannot be used."""
 
 
-def features_folder(dataset: Dataset, encoder: Encoder, cache: Path, tokens: bool = False) -> Path:
-    """Where the features of this data by this encoder are kept: the name is the digest of all they depend on."""
-    parts = [FORMAT, encoder.fingerprint, dataset.digest, dataset.class_prompts(), tokens]
+def features_folder(dataset: Dataset, encoder: Encoder | None, cache: Path, tokens: bool = False) -> Path:
+    """Where these features are kept: the name is the digest of all they depend on. None: the data's own features."""
+    parts: list[object] = [FORMAT, dataset.digest]
+    if encoder:
+        parts = [FORMAT, encoder.fingerprint, dataset.digest, dataset.class_prompts(), tokens]
     return cache / "features" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def load_features(
-    dataset: Dataset, encoder: Encoder, cache: Path, *, tokens: bool = False, progress: Progress | None = None
+    dataset: Dataset, encoder: Encoder | None, cache: Path, *, tokens: bool = False, progress: Progress | None = None
 ) -> FeatureSet:
     """The features, from the cache or else encoded now; ``progress`` is told stage, done and total.
+
+    Without an encoder they are the dataset's own.
 
     One process encodes while others wait for it. Raises `InputError` where the cache cannot be written.
     """
@@ -63,6 +67,9 @@ def load_features(
                     return open_features(folder)
                 except DamagedFeatures:
                     shutil.rmtree(folder)
+            if encoder is None:
+                write_features(folder, dataset.features())
+                return open_features(folder)
             encode = _Encoding(dataset, encoder, folder.with_suffix(".partial"), tokens, progress or _silent)
             write_features(folder, encode.run(folder.name))
             shutil.rmtree(encode.partial, ignore_errors=True)

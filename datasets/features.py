@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-ARRAYS = ("image", "text", "class_text", "tokens")
+ARRAYS = ("image", "text", "class_text", "tokens", "views")
 FORMAT = 1
 
 
@@ -26,10 +26,11 @@ class DamagedFeatures(Exception):
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of N items and C classes, not normalised; float16 on disk, memory-mapped.
+    """Features of N items and C classes, not normalised; memory-mapped. An encoder's are float16.
 
     image ``[N,d_i]``, text ``[N,d_t]``, label ``[N]`` (indices into ``classes``), ids (N), class_text ``[C,d_t]`` (of
-    the classes' prompts), logit_scale exp(t), tokens ``[N,P,d]`` where they were asked for. digest: the folder's name.
+    the classes' prompts; ``[C,0]`` where there are none), logit_scale exp(t), tokens ``[N,P,d]`` and views ``[N,V,d]``
+    where they were asked for, joint: images, texts and class texts are in one space. digest: the folder's name.
     """
 
     image: np.ndarray
@@ -41,6 +42,8 @@ class FeatureSet:
     logit_scale: float
     digest: str
     tokens: np.ndarray | None = None
+    views: np.ndarray | None = None
+    joint: bool = True
 
 
 def default_cache() -> Path:
@@ -59,6 +62,8 @@ def open_features(folder: Path) -> FeatureSet:
             text=arrays["text"],
             class_text=arrays["class_text"],
             tokens=arrays.get("tokens"),
+            views=arrays.get("views"),
+            joint=content.get("joint", True),
             label=np.array(content["label"], dtype=np.int64),
             ids=tuple(content["ids"]),
             classes=tuple(content["classes"]),
@@ -78,12 +83,13 @@ def write_features(folder: Path, features: FeatureSet) -> None:
         for name in ARRAYS:
             array = getattr(features, name)
             if array is not None:
-                np.save(fresh / f"{name}.npy", array.astype(np.float16, copy=False), allow_pickle=False)
+                np.save(fresh / f"{name}.npy", array, allow_pickle=False)
                 digests[name] = _sha256(fresh / f"{name}.npy")
         content = {
             "format": FORMAT,
             "arrays": digests,
             "logit_scale": features.logit_scale,
+            "joint": features.joint,
             "classes": features.classes,
             "ids": features.ids,
             "label": features.label.tolist(),

@@ -19,12 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
-from xshot_bench.datasets.splitting import LEAST_ITEMS, Split, check_split, make_split
+from xshot_bench.datasets.xshot import LEAST_ITEMS
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 REQUIRED, OPTIONAL = ("file_name", "text", "label"), ("split",)
 MOST_SHOWN = 50
-VARIANTS = ("", "b", "c")
 
 
 @dataclass
@@ -47,12 +46,14 @@ class Manifest(Dataset):
     order. An item's id is its file name, and no picture is listed twice.
     """
 
+    name = "manifest"
+
     def __init__(self, root: Path, rows: list[_Row], notes: tuple[str, ...] = ()) -> None:
         self._files = [root / row["file_name"] for row in rows]
         self.items = tuple(Item(row["file_name"], row["text"], row["label"]) for row in rows)
         self.classes = tuple(sorted({item.label for item in self.items}))
         self.notes = notes
-        self._test = frozenset(row["file_name"] for row in rows if row["split"] == "test")
+        self.parts = {row["file_name"]: "test" for row in rows if row["split"] == "test"}
         content = [(i.id, i.text, i.label, row.picture) for i, row in zip(self.items, rows, strict=True)]
         self.digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -83,13 +84,6 @@ class Manifest(Dataset):
 
     def picture(self, index: int) -> Image.Image:
         return _decode(self._files[index].read_bytes())
-
-    def split(self, variant: str = "") -> Split:
-        if variant not in VARIANTS:
-            raise InputError(f"manifest has no class split {variant!r}. There are: manifest, manifest/b, manifest/c.")
-        split = make_split("manifest", variant, self.labels, self.classes, self._test)
-        check_split(split, self.labels, self.classes)
-        return split
 
 
 def _read(root: Path) -> list[_Row]:

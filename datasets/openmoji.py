@@ -21,14 +21,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
-from xshot_bench.datasets.splitting import Split, check_split, load_split, make_split, write_split
+from xshot_bench.datasets.splitting import Protocol, Split, write_split
+from xshot_bench.datasets.xshot import VARIANTS, check_split, load_split, make_split
 
 DRAWING = "openmoji/1"  # raise it when pictures are drawn differently
 SIDE, SIZE = 256, 190  # pixels of a picture's side, and of the font
 LEAST = 10
 PRIVATE = 0xF0000  # where ligatures get characters of their own
 VARIATION = 0xFE0F
-VARIANTS = ("", "b", "c")
 SPLITS = Path(__file__).parent / "splits"
 
 
@@ -39,6 +39,8 @@ class OpenMoji(Dataset):
     rule); an item with no word left is left out. Classes stand in alphabetical order; an item's id is its code points,
     as ``1f600``.
     """
+
+    name = "openmoji"
 
     def __init__(self, font: Path, emoji: list[dict[str, Any]]) -> None:
         rows = [e for e in emoji if e["category"] not in ("Flags", "Component")]
@@ -77,9 +79,9 @@ class OpenMoji(Dataset):
             )
         return picture
 
-    def split(self, variant: str = "") -> Split:
-        if variant not in VARIANTS:
-            raise InputError(f"openmoji has no class split {variant!r}. There are: openmoji, openmoji/b, openmoji/c.")
+    def split(self, protocol: Protocol = "xshot", variant: str = "") -> Split:
+        if protocol != "xshot" or variant not in VARIANTS:
+            return super().split(protocol, variant)
         split = load_split(split_file(SPLITS, variant))
         check_split(split, self.labels, self.classes)
         return split

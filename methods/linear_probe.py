@@ -38,7 +38,7 @@ class LinearProbe(PosteriorMethod):
             raise Declined("a linear probe needs labelled items of the target classes: at least one shot")
         if len(task.candidates) < 2:
             raise Declined("a linear probe needs at least two candidate classes")
-        rehearsals = [task.rehearsal(draw) for draw in range(REHEARSALS)]
+        rehearsals = task.rehearsals(REHEARSALS)
         labelled = (task.source + task.support).of(task.candidates)
         self.strength: dict[Modality, float] = {}
         self.weight: dict[Modality, Tensor] = {}
@@ -63,13 +63,16 @@ class LinearProbe(PosteriorMethod):
 
 
 def _choose_strength(rehearsals: Sequence[tuple[Task, Pairs]], group: Sequence[Modality]) -> float:
-    """The C with the best mean accuracy on the held-out items of these modalities; the smallest of equals."""
+    """The C with the best mean accuracy on the held-out items of these modalities; the smallest of equals.
+
+    Where there is nothing to choose on, it is the middle one.
+    """
     accuracy = np.zeros(len(STRENGTHS))
     for task, held_out in rehearsals:
         if len(task.support.label.unique()) > 1 and len(held_out):
             x, label = _rows(held_out, group)
             accuracy += [_train(task.support, group, strength).score(x, label) for strength in STRENGTHS]
-    return STRENGTHS[int(accuracy.argmax())]
+    return STRENGTHS[int(accuracy.argmax())] if accuracy.any() else STRENGTHS[len(STRENGTHS) // 2]
 
 
 def _train(pairs: Pairs, group: Sequence[Modality], strength: float) -> LogisticRegression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ BYTES = 64  # the length of an embedding, one byte a component
 
 class Random(EmbeddingMethod):
     """Random ranking, the floor: every item's embedding is a hash of its features, the modality and the draw."""
+
+    needs: ClassVar = frozenset()
 
     def fit(self, task: Task) -> None:
         self.key = torch.randint(2**62, (1,), generator=task.generator("random")).numpy().tobytes()

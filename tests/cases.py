@@ -58,6 +58,7 @@ class World:
         return Task(
             source=self.pairs(source, self.per_class, generator),
             support=support.rows(first),
+            validation=support.rows(first[:0]),
             classes=tuple(f"class {c}" for c in classes),
             class_text=self.class_text,
             source_classes=source,
@@ -104,7 +105,7 @@ def outputs(method: Method, items: Pairs) -> list[Tensor]:
             assert isinstance(method, PosteriorMethod)
             return [method.logits(items[m], m) for m in MODALITIES]
         assert isinstance(method, PairMethod)
-        return [method.score(items.image, items.text)]
+        return [method.score(items.image, items.text, items.tokens)]
 
 
 def fitted(make: Factory, task: Task) -> Method | None:

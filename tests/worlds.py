@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xshot_bench.datasets.features import FeatureSet
-from xshot_bench.datasets.splitting import Split
+from xshot_bench.datasets.xshot import XShotSplit
 
 
 def make_features(
@@ -29,7 +29,7 @@ def make_features(
     )
 
 
-def make_split(features: FeatureSet, draws: int = 3, shots: int = 3) -> Split:
+def make_split(features: FeatureSet, draws: int = 3, shots: int = 3) -> XShotSplit:
     """Even classes are target; the last four items of a class are test items; draws rotate the pool."""
     names = features.classes
     members = {
@@ -38,7 +38,7 @@ def make_split(features: FeatureSet, draws: int = 3, shots: int = 3) -> Split:
     train = {name: tuple(ids[:-4]) for name, ids in members.items()}
     target, source = names[::2], names[1::2]
     support = {d: {name: (train[name] * 2)[d : d + shots] for name in target} for d in range(draws)}
-    return Split(
+    return XShotSplit(
         name="made-up",
         digest="0" * 64,
         source=source,

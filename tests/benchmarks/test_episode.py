@@ -10,6 +10,7 @@ from worlds import make_features, make_split
 from xshot_bench import InputError
 from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.methods.base import MODALITIES
 
 FEATURES = make_features()
 SPLIT = make_split(FEATURES)
@@ -52,15 +53,15 @@ def test_at_zero_shots_a_task_holds_source_items_only():
 @pytest.mark.parametrize(("gallery", "classes"), [("test", 4), ("train", 4), ("all", 8)])
 def test_gallery_modes(gallery, classes):
     episode = make_episode(FEATURES, SPLIT, Setting(1, 0, gallery))
-    assert len(set(episode.answers.gallery_label.tolist())) == classes == len(episode.task.candidates)
+    assert len(set(episode.answers.key["i2t"].gallery_label.tolist())) == classes == len(episode.task.candidates)
     assert len(episode.queries.image) == 4 * 4
-    found = episode.answers.pair
+    found = episode.answers.key["i2t"].pair
     assert (found == -1).all() if gallery == "train" else (found >= 0).all()
 
 
 def test_the_pair_of_a_query_is_its_own_text():
     episode = make_episode(FEATURES, SPLIT, Setting(0, 0, "all"))
-    assert torch.equal(episode.gallery.text[episode.answers.pair], episode.queries.text)
+    assert torch.equal(episode.gallery.text[episode.answers.key["i2t"].pair], episode.queries.text)
 
 
 def test_no_test_label_can_be_reached_from_a_task():
@@ -71,11 +72,12 @@ def test_no_test_label_can_be_reached_from_a_task():
     tests = np.array([i for i, name in enumerate(FEATURES.ids) if any(name in ids for ids in SPLIT.test.values())])
     label[tests] = np.random.default_rng(0).permutation(label[tests])
     after = make_episode(dataclasses.replace(FEATURES, label=label), SPLIT, setting)
-    assert not np.array_equal(before.answers.query_label, after.answers.query_label)
+    assert not np.array_equal(before.answers.key["i2t"].query_label, after.answers.key["i2t"].query_label)
     for field in dataclasses.fields(before.task):
         one, two = getattr(before.task, field.name), getattr(after.task, field.name)
         if dataclasses.is_dataclass(one):
-            assert all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(one))
+            assert all(torch.equal(one[m], two[m]) for m in MODALITIES)
+            assert torch.equal(one.label, two.label)
         else:
             assert torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
     assert torch.equal(before.queries.image, after.queries.image)
@@ -94,7 +96,7 @@ def test_a_rehearsal_keeps_to_the_source_side():
 
 
 def test_wrong_settings_are_said():
-    with pytest.raises(InputError, match="0 to 3 shots, not 4"):
+    with pytest.raises(InputError, match="at most 3 shots a class, not 4"):
         make_episode(FEATURES, SPLIT, Setting(4, 0))
     with pytest.raises(InputError, match="no draw 9"):
         make_episode(FEATURES, SPLIT, Setting(1, 9))

@@ -28,7 +28,7 @@ class Plain(EmbeddingMethod):
 class Cosines(PairMethod):
     def fit(self, task: Task) -> None: ...
 
-    def score(self, image: Tensor, text: Tensor) -> Tensor:
+    def score(self, image: Tensor, text: Tensor, tokens: Tensor | None) -> Tensor:
         return image @ text.T
 
 

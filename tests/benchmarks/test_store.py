@@ -24,6 +24,7 @@ def make_result(draw: int = 0, status: str = "done", value: float = 0.25) -> Res
         features="f",
         split="s",
         gallery="test",
+        protocol="xshot/1",
         shots=1,
         draw=draw,
     )

@@ -241,7 +241,7 @@ def test_labels_and_texts_are_plain_data(folder: Path, write: Callable[[Path, li
     assert data.classes == tuple(sorted(labels))
     assert [item.text for item in data.items] == [row["text"] for row in rows]
     assert len(data.items[0].text) > 100_000
-    assert set(data.split("b").train) == set(labels)
+    assert set(data.split("xshot", "b").train) == set(labels)
     assert len(data.class_prompts()) == 6
 
 
@@ -259,10 +259,10 @@ def test_without_marks_the_rule_of_all_datasets_holds(folder: Path) -> None:
     split = data.split()
     assert split.target == ("kind 0", "kind 2", "kind 4")
     assert [len(ids) for ids in split.test.values()] == [2] * 6
-    assert data.split("c").name == "manifest/c"
-    assert read(folder).split("c") == data.split("c")
+    assert data.split("xshot", "c").name == "manifest/c"
+    assert read(folder).split("xshot", "c") == data.split("xshot", "c")
     with pytest.raises(InputError, match="manifest/b"):
-        data.split("d")
+        data.split("xshot", "d")
 
 
 def test_a_class_without_a_test_item_is_reported_row_by_row(folder: Path) -> None:

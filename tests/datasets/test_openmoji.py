@@ -148,7 +148,7 @@ def test_a_folder_or_an_unknown_split_is_refused(emoji: OpenMoji, tmp_path: Path
     with pytest.raises(InputError, match="--root"):
         OpenMoji.open(DatasetOptions(root=tmp_path))
     with pytest.raises(InputError, match="openmoji/b"):
-        emoji.split("d")
+        emoji.split("xshot", "d")
 
 
 def test_the_committed_splits_come_out_the_same(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_committed_splits_come_out_the_same(tmp_path: Path) -> None:
 
 
 def test_the_committed_splits_are_the_protocol_s(emoji: OpenMoji) -> None:
-    splits = [emoji.split(variant) for variant in ("", "b", "c")]
+    splits = [emoji.split("xshot", variant) for variant in ("", "b", "c")]
     assert [s.name for s in splits] == ["openmoji", "openmoji/b", "openmoji/c"]
     assert splits[0].target == emoji.classes[::2]
     assert len({s.digest for s in splits}) == len({s.target for s in splits}) == 3

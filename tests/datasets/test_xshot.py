@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xshot_bench import InputError
-from xshot_bench.datasets.splitting import (
-    Split,
+from xshot_bench.datasets.splitting import to_json, write_split
+from xshot_bench.datasets.xshot import (
+    XShotSplit,
     check_split,
     from_json,
     load_split,
     make_split,
-    to_json,
-    write_split,
 )
 
 sizes_of_classes = st.lists(st.integers(4, 40), min_size=6, max_size=15)
@@ -69,16 +68,16 @@ def test_classes_and_items_are_parted_and_support_is_from_the_pool(sizes: list[i
 @settings(max_examples=40, deadline=None)
 def test_given_test_items_are_the_test_items(sizes: list[int], variant: str, data: st.DataObject) -> None:
     counts = [data.draw(st.integers(1, size - 1)) for size in sizes]
-    test = frozenset(f"c{c}-{n}" for c, count in enumerate(counts) for n in range(count))
+    test = dict.fromkeys((f"c{c}-{n}" for c, count in enumerate(counts) for n in range(count)), "test")
     split = make_split("made-up", variant, items(sizes), classes(len(sizes)), test)
-    assert {i for ids in split.test.values() for i in ids} == test
-    assert not {i for ids in split.train.values() for i in ids} & test
-    assert not {i for draw in split.support.values() for ids in draw.values() for i in ids} & test
+    assert {i for ids in split.test.values() for i in ids} == set(test)
+    assert not {i for ids in split.train.values() for i in ids} & set(test)
+    assert not {i for draw in split.support.values() for ids in draw.values() for i in ids} & set(test)
 
 
 def test_a_class_without_a_test_item_is_named() -> None:
     with pytest.raises(InputError, match="'c3'"):
-        make_split("made-up", "", items([5] * 6), classes(6), frozenset({f"c{c}-0" for c in range(6) if c != 3}))
+        make_split("made-up", "", items([5] * 6), classes(6), {f"c{c}-0": "test" for c in range(6) if c != 3})
 
 
 @given(sizes_of_classes, variants)
@@ -179,7 +178,7 @@ def test_bytes_that_are_no_text_and_no_file_are_named(tmp_path: Path) -> None:
         load_split(path)
 
 
-def spoiled(split: Split, kind: str) -> Split:
+def spoiled(split: XShotSplit, kind: str) -> XShotSplit:
     """The split with one rule broken."""
     c, d = split.target[0], split.source[0]
     change = {
