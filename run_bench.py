@@ -71,6 +71,17 @@ class _Shots(_Names):
 @click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
 @click.option("--datasets", type=_Names(), help="Datasets, with a class split after a slash: openmoji,openmoji/b.")
 @click.option("--encoder", help="What makes the features: lite0-minilm, open_clip:MODEL@TAG_OR_FILE.")
+@click.option(
+    "--token-grid", type=click.IntRange(1), default=7, show_default=True, help="Side of the grid of spatial tokens."
+)
+@click.option("--views", type=click.IntRange(1), default=1, show_default=True, help="Views of each image.")
+@click.option(
+    "--ensemble",
+    type=click.Choice(["normalised", "raw"]),
+    default="normalised",
+    show_default=True,
+    help="How the features of a class's prompts are averaged.",
+)
 @click.option("--gallery", type=click.Choice(["test", "train", "all"]), help="What is searched.")
 @click.option("--baseline", help="The method that differences are taken to.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")

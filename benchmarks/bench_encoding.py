@@ -70,7 +70,7 @@ def main(items: int, rounds: int) -> None:
     batches = list(
         torch.stack([encoder.preprocess(part.picture(i)) for i in range(len(part.items))]).split(encoder.batch_size)
     )
-    texts = [*(item.text for item in part.items), *part.class_prompts()]
+    texts = [*(item.text for item in part.items), *(text for texts in part.class_prompts() for text in texts)]
     bare(batches[:2], texts[:8], encoder)
     ratios = []
     for number in range(rounds):

@@ -21,7 +21,7 @@ from xshot_bench.benchmarks.report import table
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
-from xshot_bench.datasets.features import default_cache
+from xshot_bench.datasets.features import FeatureOptions, default_cache
 from xshot_bench.datasets.splitting import to_json
 
 SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "protocol", "shots", "draws", "gallery", "baseline")
@@ -46,8 +46,9 @@ class Invocation:
         chosen = {name: options[name] for name in SUITE_OPTIONS} | {"settings": _settings(options["settings"])}
         store = Store(options["results"])
         device = _device(options["device"])
+        wanted = FeatureOptions(options["token_grid"], options["views"], ensemble=options["ensemble"])
         inputs = Inputs(
-            _roots(options["roots"]), options["skip_bad_items"], options["cache"] or default_cache(), device
+            _roots(options["roots"]), options["skip_bad_items"], options["cache"] or default_cache(), device, wanted
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,8 @@ from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import features_folder, load_features
-from xshot_bench.datasets.encoders.base import Encoder
+from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
+from xshot_bench.datasets.features import FeatureOptions
 from xshot_bench.datasets.splitting import Shots, Split
 
 OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features
@@ -28,19 +29,23 @@ OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset th
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where a suite's data lies: ``roots`` (dataset name -> folder), the feature cache, the device."""
+    """Where a suite's data lies: ``roots`` (dataset name -> folder), the feature cache, the device.
+
+    wanted: of the features; its tokens go to methods that need them.
+    """
 
     roots: dict[str, Path]
     skip_bad_items: bool
     cache: Path
     device: str
+    wanted: FeatureOptions
 
 
 @dataclass(frozen=True)
 class Material:
     """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``.
 
-    encoder: None where the dataset comes as features. tokens: whether a method of the suite needs spatial tokens.
+    encoder: None where the dataset comes as features. options: with spatial tokens if a method of the suite needs them.
     """
 
     name: str
@@ -48,7 +53,7 @@ class Material:
     encoder: Encoder | None
     split: Split
     features: Path
-    tokens: bool
+    options: FeatureOptions
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,9 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
+                options = _options(material, variant, registry)
                 jobs += [
-                    Job(bunch, variant, material.features, material.split, registry.plugins, inputs.device)
+                    Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
                     for bunch in bunches
                 ]
     kept = {variant.name: variant for variant in variants}
@@ -125,7 +131,7 @@ def encode_missing(plan: Plan, cache: Path, progress: Callable[[str, int, int], 
     needed = {job.features for job in plan.jobs}
     for material in plan.materials:
         if material.features in needed:
-            load_features(material.dataset, material.encoder, cache, tokens=material.tokens, progress=progress)
+            load_features(material.dataset, material.encoder, cache, material.options, progress=progress)
 
 
 def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
@@ -143,10 +149,17 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
         check_setting(split, Setting(shots, split.draws[0], suite.gallery))
     encoder = None
     if not dataset.has_features:
-        encoder_name, _, argument = suite.encoder.partition(":")
-        encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device)
-    tokens = tokens and encoder is not None and encoder.has_tokens
-    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, tokens), tokens)
+        encoder_name, precision, argument = parse_encoder(suite.encoder)
+        encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device, precision)
+    grid = min(inputs.wanted.tokens, encoder.grid) if encoder and tokens else 0
+    options = replace(inputs.wanted, tokens=grid)
+    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
+
+
+def _options(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
+    """What a method gets of the features: tokens only if it needs them."""
+    needed = "tokens" in variant.build(registry).needs
+    return material.options if needed else replace(material.options, tokens=0)
 
 
 def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: Shots) -> list[Cell]:
@@ -157,7 +170,7 @@ def _draws(suite: Suite, registry: Registry, variant: Variant, material: Materia
         code=registry.code_digest("method", variant.plugin),
         dataset=material.name,
         encoder=suite.encoder if material.encoder else OWN_FEATURES,
-        features=material.features.name,
+        features=_options(material, variant, registry).name(material.features),
         split=material.split.digest,
         gallery=suite.gallery,
         shots=shots,

@@ -20,7 +20,7 @@ from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.scoring import accuracy, score_blocks
-from xshot_bench.datasets.features import FeatureSet, open_features
+from xshot_bench.datasets.features import FeatureOptions, FeatureSet, open_features
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Declined, Method, require
 
@@ -35,6 +35,7 @@ class Job:
     cells: tuple[Cell, ...]
     variant: Variant
     features: Path
+    options: FeatureOptions
     split: Split
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
@@ -97,7 +98,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
     try:
         method = job.variant.build(_registry(job.plugins))
         clock = _Clock()
-        episode = make_episode(_features(job.features), job.split, cell.setting, job.device)
+        episode = make_episode(_features(job.features, job.options), job.split, cell.setting, job.device)
         clock.lap("episode")
         require(method, episode.task)
         method.fit(episode.task)
@@ -111,7 +112,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
 
 def _run_together(job: Job) -> list[Result]:
     method = job.variant.build(_registry(job.plugins))
-    features = _features(job.features)
+    features = _features(job.features, job.options)
     episodes = [make_episode(features, job.split, cell.setting, job.device) for cell in job.cells]
     clock = _Clock()
     fitted = method.fit_many([episode.task for episode in episodes])
@@ -169,8 +170,8 @@ class _Clock:
 
 
 @lru_cache(maxsize=8)
-def _features(folder: Path) -> FeatureSet:
-    return open_features(folder)
+def _features(folder: Path, options: FeatureOptions) -> FeatureSet:
+    return open_features(folder, options)
 
 
 @lru_cache(maxsize=8)

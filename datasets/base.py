@@ -40,14 +40,14 @@ class Dataset(ABC):
     digest: SHA-256 (hex) of everything that features depend on: ids, texts, labels, picture contents.
     parts: item id -> the part that the dataset's own split puts it in, where it has one.
     notes: lines the user should read, e.g. how many bad items were left out.
-    prompt: the template that turns a class name into the text that stands for the class.
+    prompts: the templates that turn a class name into the texts whose mean feature stands for the class.
     protocols: those it has splits for. name: the file's name.
     has_features: it comes as features, so no encoder is run (see ``features``).
     """
 
     name: ClassVar[str]
     protocols: ClassVar[tuple[Protocol, ...]] = ("xshot",)
-    prompt: ClassVar[str] = "a photo of a {}."
+    prompts: ClassVar[tuple[str, ...]] = ("a photo of a {}.",)
     items: tuple[Item, ...]
     classes: tuple[str, ...]
     digest: str
@@ -65,7 +65,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:
-        """The picture of ``items[index]``, mode RGB or RGBA. Called from several threads at once."""
+        """The picture of ``items[index]``, mode RGB or RGBA. Called in several threads or processes at once."""
 
     def features(self) -> FeatureSet:
         """Of a dataset that ``has_features``: its own, float32 as they are; the digest need not be set."""
@@ -87,6 +87,10 @@ class Dataset(ABC):
         """Item id -> class."""
         return {item.id: item.label for item in self.items}
 
-    def class_prompts(self) -> list[str]:
-        """One text for each class, from ``prompt`` and the class name with its underscores and hyphens as spaces."""
-        return [self.prompt.format(name.replace("_", " ").replace("-", " ")) for name in self.classes]
+    def class_prompts(self) -> list[list[str]]:
+        """The texts of each class, ``[C][T]``: its name in each of the T templates."""
+        return [[template.format(self.in_words(name)) for template in self.prompts] for name in self.classes]
+
+    def in_words(self, name: str) -> str:
+        """A class name as it stands in a prompt: its underscores and hyphens are spaces."""
+        return name.replace("_", " ").replace("-", " ")

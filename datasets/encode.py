@@ -20,7 +20,15 @@ from filelock import FileLock
 from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset
 from xshot_bench.datasets.encoders.base import Encoder
-from xshot_bench.datasets.features import FORMAT, DamagedFeatures, FeatureSet, open_features, write_features
+from xshot_bench.datasets.features import (
+    FORMAT,
+    PLAIN,
+    DamagedFeatures,
+    FeatureOptions,
+    FeatureSet,
+    open_features,
+    write_features,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,24 +44,30 @@ class EncodingError(Exception):
     """An encoder gave features that cannot be used."""
 
 
-def features_folder(dataset: Dataset, encoder: Encoder | None, cache: Path, tokens: bool = False) -> Path:
-    """Where these features are kept: the name is the digest of all they depend on. None: the data's own features."""
+def features_folder(dataset: Dataset, encoder: Encoder | None, cache: Path, options: FeatureOptions = PLAIN) -> Path:
+    """Where these features are kept: the name is the digest of all they depend on. No encoder: the data's own features.
+
+    Tokens and views do not change it; they lie beside it (`FeatureOptions.extras`).
+    """
     parts: list[object] = [FORMAT, dataset.digest]
     if encoder:
-        parts = [FORMAT, encoder.fingerprint, dataset.digest, dataset.class_prompts(), tokens]
+        parts = [FORMAT, encoder.fingerprint, dataset.digest, dataset.class_prompts(), options.ensemble]
     return cache / "features" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def load_features(
-    dataset: Dataset, encoder: Encoder | None, cache: Path, *, tokens: bool = False, progress: Progress | None = None
+    dataset: Dataset,
+    encoder: Encoder | None,
+    cache: Path,
+    options: FeatureOptions = PLAIN,
+    *,
+    progress: Progress | None = None,
 ) -> FeatureSet:
     """The features, from the cache or else encoded now; ``progress`` is told stage, done and total.
 
-    Without an encoder they are the dataset's own.
-
     One process encodes while others wait for it. Raises `InputError` where the cache cannot be written.
     """
-    folder = features_folder(dataset, encoder, cache, tokens)
+    folder = features_folder(dataset, encoder, cache, options)
     if folder.exists():
         try:
             return open_features(folder)
@@ -70,7 +84,7 @@ def load_features(
             if encoder is None:
                 write_features(folder, dataset.features())
                 return open_features(folder)
-            encode = _Encoding(dataset, encoder, folder.with_suffix(".partial"), tokens, progress or _silent)
+            encode = _Encoding(dataset, encoder, folder.with_suffix(".partial"), False, progress or _silent)
             write_features(folder, encode.run(folder.name))
             shutil.rmtree(encode.partial, ignore_errors=True)
     except OSError as error:
@@ -101,7 +115,7 @@ class _Encoding:
             image=np.concatenate([chunk["image"] for chunk in images]),
             tokens=np.concatenate([chunk["tokens"] for chunk in images]) if self.tokens else None,
             text=self._texts([item.text for item in items], "texts"),
-            class_text=self._texts(self.dataset.class_prompts(), "class prompts"),
+            class_text=self._texts([texts[0] for texts in self.dataset.class_prompts()], "class prompts"),
             label=np.array([place[item.label] for item in items], dtype=np.int64),
             ids=tuple(item.id for item in items),
             classes=self.dataset.classes,

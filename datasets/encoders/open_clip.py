@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xshot_bench import InputError
-from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures
+from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision
 
 VERSION = "open_clip/1"  # raise it when features come out differently
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -45,7 +45,7 @@ class OpenClip(Encoder):
         self._kept: _Loaded | None = None
 
     @classmethod
-    def open(cls, argument: str, device: str = "cpu") -> Self:
+    def open(cls, argument: str, device: str = "cpu", precision: Precision = "fp32") -> Self:
         import open_clip
 
         model, at, weights = argument.partition("@")
@@ -72,7 +72,7 @@ class OpenClip(Encoder):
         return digest.hexdigest()
 
     @property
-    def has_tokens(self) -> bool:  # type: ignore[override]
+    def has_tokens(self) -> bool:
         """Whether the image tower has positions that can be projected into the joint space."""
         visual = self._loaded.model.visual
         return _is_vit(visual) or _is_resnet(visual)
@@ -88,7 +88,7 @@ class OpenClip(Encoder):
         return prepared
 
     @torch.inference_mode()
-    def encode_images(self, batch: Tensor, tokens: bool = False) -> ImageFeatures:
+    def encode_images(self, batch: Tensor, tokens: int = 0) -> ImageFeatures:
         model = self._loaded.model
         batch = batch.to(self.device)
         if not tokens:

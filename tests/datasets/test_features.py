@@ -12,7 +12,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets import encode
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.encode import EncodingError, features_folder, load_features
-from xshot_bench.datasets.features import DamagedFeatures, open_features
+from xshot_bench.datasets.features import DamagedFeatures, FeatureOptions, open_features
 from xshot_bench.datasets.manifest import Manifest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "plugins"))
@@ -74,9 +74,9 @@ def test_the_key_depends_on_encoder_data_and_prompts(dataset, tmp_path):
     other = Counting()
     other.fingerprint = "another"
     prompted = Manifest.open(DatasetOptions(root=dataset._files[0].parent))
-    prompted.prompt = "a drawing of a {}."
+    prompted.prompts = ("a drawing of a {}.",)
     keys = {key(Counting(), dataset), key(other, dataset), key(Counting(), prompted)}
-    keys.add(features_folder(dataset, Counting(), tmp_path, tokens=True).name)
+    keys.add(features_folder(dataset, Counting(), tmp_path, FeatureOptions(ensemble="raw")).name)
     assert len(keys) == 4
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures
+from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision
 
 WORDS = {
     "red": (1, 0, 0),
@@ -29,7 +29,7 @@ class ColourEncoder(Encoder):
     fingerprint = hashlib.sha256(b"colours").hexdigest()
 
     @classmethod
-    def open(cls, argument: str, device: str = "cpu") -> Self:
+    def open(cls, argument: str, device: str = "cpu", precision: Precision = "fp32") -> Self:
         return cls()
 
     @property
@@ -40,7 +40,7 @@ class ColourEncoder(Encoder):
         small = picture.convert("RGB").resize((1, 1), Image.Resampling.BOX)
         return torch.tensor(small.getpixel((0, 0)), dtype=torch.float32).reshape(3, 1, 1) / 255
 
-    def encode_images(self, batch: Tensor, tokens: bool = False) -> ImageFeatures:
+    def encode_images(self, batch: Tensor, tokens: int = 0) -> ImageFeatures:
         return ImageFeatures(_lift(batch.flatten(1)))
 
     def encode_texts(self, texts: list[str]) -> Tensor:

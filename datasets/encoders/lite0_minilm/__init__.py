@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from xshot_bench import InputError
-from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures
+from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision
 from xshot_bench.datasets.encoders.lite0_minilm.heads import Heads
 from xshot_bench.datasets.encoders.lite0_minilm.towers import Towers, preprocess
 
@@ -37,7 +37,7 @@ class Lite0MiniLM(Encoder):
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
 
     @classmethod
-    def open(cls, argument: str, device: str = "cpu") -> Self:
+    def open(cls, argument: str, device: str = "cpu", precision: Precision = "fp32") -> Self:
         """The encoder; it takes no argument. `InputError` where the packages with its weights are not installed."""
         if argument:
             raise InputError(f"encoder lite0-minilm takes no argument, but got {argument!r}. Write: lite0-minilm")
@@ -59,7 +59,7 @@ class Lite0MiniLM(Encoder):
         """A picture on white, padded to a square, 224 x 224."""
         return preprocess(picture)
 
-    def encode_images(self, batch: Tensor, tokens: bool = False) -> ImageFeatures:
+    def encode_images(self, batch: Tensor, tokens: int = 0) -> ImageFeatures:
         """Pictures ``[n,3,224,224]`` to features ``[n,384]``; `InputError` if tokens are asked for."""
         if tokens:
             raise InputError("encoder lite0-minilm has no spatial tokens. Use open_clip:MODEL@TAG_OR_FILE for them.")
