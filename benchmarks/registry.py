@@ -92,12 +92,16 @@ class Registry:
         return self._classes[key]
 
     def code_digest(self, kind: Kind, name: str) -> str:
-        """SHA-256 (hex) of the entry's source files, so that a changed method is run again."""
+        """SHA-256 (hex) of the entry's code, so that a changed method is run again.
+
+        Covered are its own files and the modules of ``methods/`` that these import, directly or not; words (comments,
+        docstrings, layout) are not.
+        """
         path = Path(inspect.getfile(self.load(kind, name)))
         files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
         digest = hashlib.sha256()
-        for file in files:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        for file in [*files, *sorted(_shared(files) - set(files))]:
+            digest.update(file.name.encode() + b"\0" + _code(file).encode())
         return digest.hexdigest()
 
     def _plugin_entries(self) -> Iterator[Entry]:
@@ -160,6 +164,38 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
+
+
+def _shared(files: Sequence[Path]) -> set[Path]:
+    """The files of ``methods/`` that these files import, anywhere in them, and those that they import in turn."""
+    found: set[Path] = set()
+    todo = list(files)
+    while todo:
+        new = set(_imports_of_methods(ast.parse(todo.pop().read_bytes()))) - found
+        found |= new
+        todo += new
+    return found
+
+
+def _imports_of_methods(tree: ast.Module) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            package, *parts = name.split(".")
+            if package == "xshot_bench" and parts[:1] == ["methods"]:
+                place = ROOT.joinpath(*parts)
+                yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
+
+
+def _code(file: Path) -> str:
+    """A file's code in a normal form, without comments and docstrings."""
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)
 
 
 def _can_be_found(package: str) -> bool:

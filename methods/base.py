@@ -28,10 +28,12 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 from torch import Tensor
 
+from xshot_bench.methods import state
 from xshot_bench.methods.task import MODALITIES, Modality, Pairs, Task
 
 __all__ = [
@@ -68,6 +70,9 @@ class Method(ABC):
         space), ``class_text`` (a text feature for each class), ``tokens`` (spatial tokens of the images).
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
+
+    Keep what is learnt as tensors, numbers, strings, and tuples, lists, dicts and objects of your own classes made of
+    these: then ``save`` and ``load`` work.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"joint", "class_text"})
@@ -101,6 +106,15 @@ class Method(ABC):
     def diagnostics(self) -> dict[str, float]:
         """What training looked like, as named numbers; stored with the result."""
         return {}
+
+    def save(self, path: Path) -> None:
+        """Write the method with what it has learnt to a safetensors file; TypeError for what state.py cannot keep."""
+        state.save(self, path)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Self:
+        """The method that ``save`` wrote; `InputError` where the file is another thing."""
+        return state.load(cls, path, device)
 
     def parameters(self) -> dict[str, Any]:
         """The parameters by name, in the order of their declaration."""

@@ -52,8 +52,8 @@ class LinearProbe(PosteriorMethod):
             column = np.searchsorted(model.classes_, task.candidates.cpu().numpy())
             for modality in group:
                 self.strength[modality] = strength
-                self.weight[modality] = torch.from_numpy(weight[column]).float().to(task.device)
-                self.bias[modality] = torch.from_numpy(bias[column]).float().to(task.device)
+                self.weight[modality] = torch.from_numpy(weight[column]).to(task.class_text)
+                self.bias[modality] = torch.from_numpy(bias[column]).to(task.class_text)
 
     def logits(self, x: Tensor, modality: Modality) -> Tensor:
         return x @ self.weight[modality].T + self.bias[modality]

@@ -20,10 +20,11 @@ class Random(EmbeddingMethod):
     needs: ClassVar = frozenset()
 
     def fit(self, task: Task) -> None:
-        self.key = torch.randint(2**62, (1,), generator=task.generator("random")).numpy().tobytes()
+        self.key = torch.randint(2**62, (1,), generator=task.generator("random"))
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
-        rows = (row.tobytes() for row in x.cpu().contiguous().numpy())
-        hashes = [hashlib.shake_256(self.key + modality.encode() + row).digest(BYTES) for row in rows]
+        rows = (row.tobytes() for row in x.float().cpu().contiguous().numpy())
+        key = self.key.cpu().numpy().tobytes()
+        hashes = [hashlib.shake_256(key + modality.encode() + row).digest(BYTES) for row in rows]
         signed = np.frombuffer(b"".join(hashes), dtype=np.int8).reshape(len(x), BYTES)
         return torch.from_numpy(signed + np.float32(0.5)).to(x.device)

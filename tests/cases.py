@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +31,7 @@ from xshot_bench.methods.base import (
     Pairs,
     PosteriorMethod,
     Task,
+    require,
 )
 
 Factory = Callable[[], Method]
@@ -39,6 +43,10 @@ class World:
 
     per_class: training items a source class. noise: distance of an item from its class mean, which has length 1.
     skew: 0 puts the class means at the class texts, so zero-shot works; 1 puts them at an unrelated linear map.
+    validation: validation items a target class. joint: else the modalities are linear maps of this, of other widths
+        and scales, without class texts, as feature files are. tokens: spatial tokens an image, where it is joint.
+
+    Without source classes it is a world of the protocol ``kshot``.
     """
 
     dim: int = 16
@@ -47,6 +55,9 @@ class World:
     per_class: int = 8
     noise: float = 0.7
     skew: float = 0.3
+    validation: int = 0
+    joint: bool = True
+    tokens: int = 3
 
     def task(self, shots: int, seed: int = 0) -> Task:
         """An episode's task; the class means are the same for every seed, the items are not."""
@@ -58,9 +69,9 @@ class World:
         return Task(
             source=self.pairs(source, self.per_class, generator),
             support=support.rows(first),
-            validation=support.rows(first[:0]),
+            validation=self.pairs(target, self.validation, torch.Generator().manual_seed(seed + 20_000)),
             classes=tuple(f"class {c}" for c in classes),
-            class_text=self.class_text,
+            class_text=self.class_text if self.joint else self.class_text[:, :0],
             source_classes=source,
             target_classes=target,
             validation_classes=source[: self.source_classes // 3],
@@ -68,6 +79,7 @@ class World:
             shots=shots,
             seed=seed,
             scale=10.0,
+            joint=self.joint,
         )
 
     def test_items(self, task: Task, per_class: int = 5) -> Pairs:
@@ -81,7 +93,11 @@ class World:
         for modality in MODALITIES:
             noise = torch.randn(len(label), self.dim, generator=generator) / self.dim**0.5
             features.append(normalize(self.means(modality)[label] + self.noise * noise, dim=1))
-        return Pairs(*features, label)
+        image, text = features
+        if not self.joint:
+            return Pairs(5 * image @ _map(self.dim, 20) + 1, text @ _map(self.dim, 12) - 2, label)
+        around = torch.randn(len(label), self.tokens, self.dim, generator=torch.Generator().manual_seed(0))
+        return Pairs(image, text, label, normalize(image[:, None] + around / self.dim**0.5, dim=2))
 
     def means(self, modality: Modality) -> Tensor:
         """The class means ``[C,d]``, unit rows."""
@@ -108,10 +124,26 @@ def outputs(method: Method, items: Pairs) -> list[Tensor]:
         return [method.score(items.image, items.text, items.tokens)]
 
 
+def compared(method: Method, items: Pairs) -> Tensor:
+    """What the method's ranking rests on: cosines ``[n,n]``, centred logits of both modalities, or the pairs' scores.
+
+    It leaves open what a method may leave open: the signs and the rotation of an embedding, a constant of a logit row.
+    """
+    first, *second = outputs(method, items)
+    if method.scoring == "cosine":
+        return normalize(first, dim=1) @ normalize(second[0], dim=1).T
+    if method.scoring == "posterior":
+        logits = torch.cat([first, *second])
+        logits = logits - logits.mean(1, keepdim=True)
+        return logits / logits.square().mean().sqrt().clamp_min(1e-6)
+    return first
+
+
 def fitted(make: Factory, task: Task) -> Method | None:
-    """A fitted method, or None where it declines the task; it must say why."""
+    """A fitted method, or None where it declines the task, by what it needs or in ``fit``; it must say why."""
     method = make()
     try:
+        require(method, task)
         method.fit(task)
     except Declined as reason:
         assert str(reason), "a method that declines says why"
@@ -127,12 +159,85 @@ def check_works_at_every_shot(make: Factory) -> None:
             items = world.test_items(task)
             method = fitted(make, task)
             assert method is not None or shots == 0, f"declined {shots} shots"
-            if method is None:
-                continue
-            for out in outputs(method, items):
-                assert out.ndim == 2 and len(out) == len(items)
-                assert method.scoring != "posterior" or out.shape[1] == len(task.candidates)
-                assert torch.isfinite(out).all()
+            if method is not None:
+                _check_outputs(method, task, items)
+
+
+def check_few_classes_and_items(make: Factory) -> None:
+    """A single target class, a single source class and a single query: taken, or declined with a reason."""
+    for world in (World(target_classes=1), World(source_classes=1), World(source_classes=0, target_classes=1)):
+        for shots in (0, 1, 5):
+            task = world.task(shots)
+            method = fitted(make, task)
+            if method is not None:
+                _check_outputs(method, task, world.test_items(task, per_class=1).rows(torch.tensor([0])))
+
+
+def check_takes_tasks_without_source(make: Factory) -> None:
+    """The protocol ``kshot``: no source classes, with and without validation items; the classes differ in size."""
+    for validation in (0, 2):
+        world = World(source_classes=0, target_classes=6, validation=validation)
+        for shots in (1, 4):
+            task = world.task(shots)
+            if shots > 1:
+                task = dataclasses.replace(task, support=task.support.rows(torch.arange(2, len(task.support))))
+            method = fitted(make, task)
+            if method is not None:
+                _check_outputs(method, task, world.test_items(task))
+
+
+def check_takes_separate_spaces_or_declines(make: Factory) -> None:
+    """Feature files: images and texts of different widths, not of unit length, without class texts."""
+    for world in (World(joint=False), World(joint=False, source_classes=0)):
+        for shots in (1, 5):
+            task = world.task(shots)
+            method = fitted(make, task)
+            if method is not None:
+                _check_outputs(method, task, world.test_items(task))
+
+
+def check_survives_saving(make: Factory) -> None:
+    """Saved and loaded it is the same method: parameters, diagnostics, and output bit for bit."""
+    world = World()
+    task = world.task(shots=1)
+    items = world.test_items(task)
+    method = fitted(make, task)
+    assert method is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "method.safetensors"
+        method.save(path)
+        loaded = type(method).load(path)
+    assert loaded.parameters() == method.parameters()
+    assert loaded.diagnostics() == method.diagnostics()
+    assert loaded.scoring == method.scoring
+    assert all(torch.equal(a, b) for a, b in zip(outputs(method, items), outputs(loaded, items), strict=True))
+
+
+def check_precisions_agree(make: Factory) -> None:
+    """A task in float64 gives what it gives in float32."""
+    world = World()
+    task = world.task(shots=1)
+    items = world.test_items(task)
+    single, double = fitted(make, task), fitted(make, _double(task))
+    assert single is not None and double is not None
+    found = compared(double, _double(items))
+    torch.testing.assert_close(compared(single, items).double(), found.double(), rtol=1e-3, atol=1e-3)
+
+
+def check_order_of_training_items_is_nothing(make: Factory) -> None:
+    """Unless it draws random numbers, a method does not care in which order its training items come."""
+    for world in (World(), World(joint=False)):
+        task = world.task(shots=3)
+        watched = _Watched(**vars(task))
+        method = fitted(make, watched)
+        if method is None or watched.drawn:
+            continue
+        items = world.test_items(task)
+        generator = torch.Generator().manual_seed(0)
+        source, support = (p.rows(torch.randperm(len(p), generator=generator)) for p in (task.source, task.support))
+        other = fitted(make, dataclasses.replace(task, source=source, support=support))
+        assert other is not None
+        torch.testing.assert_close(compared(method, items), compared(other, items), rtol=1e-3, atol=1e-3)
 
 
 def check_is_deterministic(make: Factory) -> None:
@@ -208,6 +313,43 @@ def check_fits_many_as_one(make: Factory) -> None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Watched(Task):
+    """A task that notes what random numbers are drawn for."""
+
+    drawn: list[str] = dataclasses.field(default_factory=list)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        self.drawn.append(purpose)
+        return super().generator(purpose)
+
+
+def _check_outputs(method: Method, task: Task, items: Pairs) -> None:
+    """Finite numbers of the declared shape, and embeddings of both modalities in one space."""
+    found = outputs(method, items)
+    assert method.scoring != "cosine" or found[0].shape == found[1].shape
+    for out in found:
+        assert out.ndim == 2 and len(out) == len(items)
+        assert method.scoring != "posterior" or out.shape[1] == len(task.candidates)
+        assert method.scoring != "pairs" or out.shape[1] == len(items)
+        assert torch.isfinite(out).all()
+
+
+def _double(value: Any) -> Any:
+    """The same in float64."""
+    parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for name, part in parts.items():
+        if isinstance(part, Pairs):
+            parts[name] = _double(part)
+        elif isinstance(part, Tensor) and part.is_floating_point():
+            parts[name] = part.double()
+    return dataclasses.replace(value, **parts)
+
+
+def _map(inputs: int, outputs: int) -> Tensor:
+    return torch.randn(inputs, outputs, generator=torch.Generator().manual_seed(outputs)) / inputs**0.5
+
+
 def _generalised(task: Task) -> Task:
     """The same task with the source classes in the gallery too."""
     return dataclasses.replace(task, candidates=torch.cat([task.target_classes, task.source_classes]))
@@ -223,9 +365,15 @@ def _tensors(value: object) -> list[Tensor]:
 
 METHOD_CHECKS: tuple[Callable[[Factory], None], ...] = (
     check_works_at_every_shot,
+    check_few_classes_and_items,
+    check_takes_tasks_without_source,
+    check_takes_separate_spaces_or_declines,
     check_is_deterministic,
     check_leaves_global_randomness_alone,
     check_rows_do_not_see_each_other,
     check_leaves_its_input_alone,
     check_fits_many_as_one,
+    check_survives_saving,
+    check_precisions_agree,
+    check_order_of_training_items_is_nothing,
 )

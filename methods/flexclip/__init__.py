@@ -113,6 +113,8 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         """Both stages on E draws at once; ``fitted[e]`` becomes the method of ``tasks[e]``."""
         if any(task.source.image.shape[1] != task.class_text.shape[1] for task in tasks):
             raise Declined("images, texts and class texts must have features of one length")
+        if any(not len(task.labelled) for task in tasks):
+            raise Declined("there are no labelled items to learn from")
         watched: list[dict[str, float]] = [{} for _ in tasks]
         pseudo: Sequence[Pairs | None] = [None] * len(tasks)
         if self.generation != "none":
@@ -129,5 +131,6 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         """Take one draw's networks out of the stack."""
         self.projectors = {m: space.projector.only(draw * M + i) for i, m in enumerate(MODALITIES)}
         self.classifier = unit(space.classifier[draw, task.candidates].detach())
-        gates = [torch.as_tensor(self.projectors[m](task.source[m][None])[1]).mean() for m in MODALITIES]
+        seen = task.source if len(task.source) else task.support
+        gates = [torch.as_tensor(self.projectors[m](seen[m][None])[1]).mean() for m in MODALITIES]
         self.watched = watched | {"mean gate": float(sum(gates)) / M}

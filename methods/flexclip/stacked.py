@@ -25,15 +25,15 @@ class Streams:
 
     def __init__(self, tasks: Sequence[Task], purpose: str) -> None:
         self.generators = [task.generator(purpose) for task in tasks]
-        self.device = tasks[0].device
+        self.like = tasks[0].class_text  # device and dtype
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``[E, *shape]``."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.like)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), ``[E, *shape]``."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device)
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.like)
 
     def items(self, data: Stack, *shape: int) -> Tensor:
         """Positions in ``data`` ``[E, *shape]``, drawn with replacement in proportion to its weights."""
@@ -42,7 +42,7 @@ class Streams:
             limits = weight.cumsum(0)
             at = torch.rand(shape, generator=generator, dtype=torch.float64) * limits[-1]
             drawn.append(start + torch.searchsorted(limits, at, right=True).clamp_max(len(limits) - 1))
-        return torch.stack(drawn).to(self.device)
+        return torch.stack(drawn).to(self.like.device)
 
 
 class Stack:
@@ -101,7 +101,7 @@ class Linear:
         """Untrained: weights normal with variance gain²/inputs, biases at ``bias``."""
         deviation = gain / sum(inputs) ** 0.5
         weights = [streams.normal(M, n, outputs).flatten(0, 1).mul(deviation).requires_grad_() for n in inputs]
-        constant = torch.full((len(weights[0]), 1, outputs), bias, device=streams.device)
+        constant = torch.full((len(weights[0]), 1, outputs), bias, device=streams.like.device, dtype=streams.like.dtype)
         return cls(weights, constant.requires_grad_())
 
     def __call__(self, *inputs: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Found by name, imported only when used, and a broken one breaks nothing else."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from xshot_bench import InputError
+from xshot_bench.benchmarks import registry
 from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.methods import base
 from xshot_bench.methods.base import Method
 
 GOOD = """
@@ -118,6 +121,28 @@ def test_the_code_digest_follows_the_source(plugin):
         "method", "shifted"
     )
     assert one == same != other
+
+
+def test_the_code_digest_follows_the_code_not_its_words(plugin):
+    one = Registry([plugin("one/shifted.py", GOOD)]).code_digest("method", "shifted")
+    words = GOOD.replace("Adds a constant", "Shifts").replace("return x", "# a comment\n        return  x")
+    assert Registry([plugin("two/shifted.py", words)]).code_digest("method", "shifted") == one
+
+
+def test_the_code_digest_covers_what_is_imported_from_methods(plugin, monkeypatch, tmp_path):
+    """base.py and with it task.py, which all methods import, and a module that some share."""
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    shutil.copytree(Path(base.__file__).parent, tmp_path / "methods")
+    shared, task = tmp_path / "methods" / "shared.py", tmp_path / "methods" / "task.py"
+    shared.write_text("FACTOR = 1")
+    sharing = GOOD.replace("task: Task) -> None: ...", "task: Task):\n        from xshot_bench.methods import shared")
+    own = [Registry([plugin(f"{n}/shifted.py", text)]) for n, text in enumerate((sharing, GOOD))]
+    first = [each.code_digest("method", "shifted") for each in own]
+    shared.write_text("FACTOR = 2")
+    second = [each.code_digest("method", "shifted") for each in own]
+    assert first[0] != second[0] and first[1] == second[1]
+    task.write_text(task.read_text().replace("max(self.shots, 1)", "max(self.shots, 2)"))
+    assert all(a != each.code_digest("method", "shifted") for a, each in zip(second, own, strict=True))
 
 
 def test_listing_imports_nothing_heavy():
