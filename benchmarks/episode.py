@@ -78,7 +78,7 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
 
     support = cut.pairs(roles.support)
     target = cut.classes(roles.target_classes)
-    fewest = min((int((support.label == c).sum()) for c in target), default=0)
+    counts = torch.bincount(support.label, minlength=len(features.classes))[target]
     task = Task(
         source=cut.pairs(roles.source),
         support=support,
@@ -89,7 +89,7 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
         target_classes=target,
         validation_classes=cut.classes(roles.validation_classes),
         candidates=cut.classes(roles.candidates),
-        shots=fewest if setting.shots == "all" else setting.shots,
+        shots=int(counts.min()),
         seed=setting.draw,
         scale=features.logit_scale,
         joint=features.joint,
@@ -112,7 +112,7 @@ def check_setting(split: Split, setting: Setting) -> None:
     elif not 0 <= setting.shots <= split.max_shots:
         raise InputError(
             f"split {split.name} has support for at most {split.max_shots} shots a class, not {setting.shots}. "
-            "Ask for fewer with --shots."
+            f"Ask for fewer with --shots{', or for all' if split.takes_all else ''}."
         )
     if setting.gallery not in split.galleries:
         raise InputError(
