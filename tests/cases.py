@@ -28,6 +28,7 @@ from xshot_bench.methods.base import (
     Pairs,
     PosteriorMethod,
     Task,
+    require,
 )
 
 Factory = Callable[[], Method]
@@ -135,6 +136,23 @@ def check_works_at_every_shot(make: Factory) -> None:
                 assert torch.isfinite(out).all()
 
 
+def check_works_or_declines_without_a_source(make: Factory) -> None:
+    """Where all labelled items are shots (the protocol kshot), the output is finite, or the method declines."""
+    world = World()
+    for shots in (0, 1, 5):
+        task = world.task(shots)
+        none = task.source_classes[:0]
+        task = dataclasses.replace(task, source=task.source.of(none), source_classes=none, validation_classes=none)
+        try:
+            require(make(), task)
+        except Declined as reason:
+            assert str(reason), "a method that declines says why"
+            continue
+        method = fitted(make, task)
+        if method is not None:
+            assert all(torch.isfinite(out).all() for out in outputs(method, world.test_items(task)))
+
+
 def check_is_deterministic(make: Factory) -> None:
     """The same seed gives the same output, bit for bit, whatever the state of the global generator."""
     world = World()
@@ -223,6 +241,7 @@ def _tensors(value: object) -> list[Tensor]:
 
 METHOD_CHECKS: tuple[Callable[[Factory], None], ...] = (
     check_works_at_every_shot,
+    check_works_or_declines_without_a_source,
     check_is_deterministic,
     check_leaves_global_randomness_alone,
     check_rows_do_not_see_each_other,

@@ -76,6 +76,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     alignment: float = 0.5
     shot_share: float = 0.8
 
+    needs: ClassVar = frozenset({"joint", "class_text", "source"})
     stack: ClassVar = True
     ablations: ClassVar = {
         "nogen": {"generation": "none"},
@@ -111,8 +112,6 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
 
     def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
         """Both stages on E draws at once; ``fitted[e]`` becomes the method of ``tasks[e]``."""
-        if not all(len(task.source) for task in tasks):
-            raise Declined("learns from source classes to generate features of others; here there are no source items")
         if any(task.source.image.shape[1] != task.class_text.shape[1] for task in tasks):
             raise Declined("images, texts and class texts must have features of one length")
         watched: list[dict[str, float]] = [{} for _ in tasks]
