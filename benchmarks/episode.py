@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,13 +37,14 @@ class Unlabelled:
 class Key:
     """The answers of one direction: labels of queries ``[Q]`` and gallery ``[G]``.
 
-    pair: the position of each query's own pair in the gallery ``[Q]``, -1 where it is not there.
+    pair: the position of each query's own pair in the gallery ``[Q]``, -1 where it is not there; None where every
+        relevant item counts as its own (``instance``).
     unit: for each query ``[Q]``, the position in ``Answers.query_ids`` of the item that it is counted under.
     """
 
     query_label: np.ndarray
     gallery_label: np.ndarray
-    pair: np.ndarray
+    pair: np.ndarray | None
     unit: np.ndarray
 
 
@@ -78,7 +79,7 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
 
     support = cut.pairs(roles.support)
     target = cut.classes(roles.target_classes)
-    fewest = min((int((support.label == c).sum()) for c in target), default=0)
+    counts = torch.bincount(support.label, minlength=len(features.classes))[target]
     task = Task(
         source=cut.pairs(roles.source),
         support=support,
@@ -89,16 +90,18 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
         target_classes=target,
         validation_classes=cut.classes(roles.validation_classes),
         candidates=cut.classes(roles.candidates),
-        shots=fewest if setting.shots == "all" else setting.shots,
+        shots=int(counts.min()),
         seed=setting.draw,
         scale=features.logit_scale,
         joint=features.joint,
     )
-    answers = Answers(
-        query_ids=roles.image_queries,
-        classes=task.candidates.cpu().numpy(),
-        key={"i2t": _key(features, images, in_texts, images), "t2i": _key(features, texts, in_images, images)},
-    )
+    key: dict[Direction, Key] = {
+        "i2t": _key(features, images, in_texts, images),
+        "t2i": _key(features, texts, in_images, images),
+    }
+    if split.protocol == "instance":
+        key = {direction: replace(one, pair=None) for direction, one in key.items()}
+    answers = Answers(roles.image_queries, task.candidates.cpu().numpy(), key)
     return Episode(task, cut.unlabelled(images, texts), cut.unlabelled(in_images, in_texts), answers)
 
 
@@ -112,7 +115,7 @@ def check_setting(split: Split, setting: Setting) -> None:
     elif not 0 <= setting.shots <= split.max_shots:
         raise InputError(
             f"split {split.name} has support for at most {split.max_shots} shots a class, not {setting.shots}. "
-            "Ask for fewer with --shots."
+            f"Ask for fewer with --shots{', or for all' if split.takes_all else ''}."
         )
     if setting.gallery not in split.galleries:
         raise InputError(

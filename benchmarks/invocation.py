@@ -83,7 +83,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     """Run what is left of a plan, keep and mirror each result as it comes, and compare them all."""
     for material in plan.materials:
         call.store.add_split(material.split.digest, to_json(material.split))
-        for note in material.dataset.notes:
+        for note in (*material.dataset.notes, *material.split.remarks(plan.suite.shots)):
             click.echo(f"{material.name}: {note}", err=True)
     tracker = Tracker(call.store, call.mlflow_uri)
     tracker.start(f"{','.join(plan.suite.datasets)} X={','.join(map(str, plan.suite.shots))}", plan.suite.model_dump())

@@ -75,6 +75,26 @@ def pair_ranks(scores: np.ndarray, pair: np.ndarray, tie_seed: int = 0) -> np.nd
     return ranks
 
 
+def first_ranks(
+    scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray, tie_seed: int = 0
+) -> np.ndarray:
+    """The rank ``[Q]`` (from 1) of the first relevant item of each query; 0 for a query without one.
+
+    With several relevant items a query, R@k is the share of these ranks up to k. Arguments and errors as in
+    `average_precision`.
+    """
+    scores = _checked(scores, (len(query_label), len(gallery_label)))
+    place = _shuffled_places(scores.shape[1], tie_seed)
+    first = np.full(len(scores), -1)
+    for start in range(0, len(scores), _block_rows(scores)):
+        rows = slice(start, start + _block_rows(scores))
+        relevant = np.asarray(query_label)[rows, None] == np.asarray(gallery_label)
+        best = np.where(relevant, scores[rows], -np.inf).max(1, keepdims=True)
+        among = np.where(relevant & (scores[rows] == best), place, len(place))
+        first[rows] = np.where(relevant.any(1), among.argmin(1), -1)
+    return pair_ranks(scores, first, tie_seed)
+
+
 def expected_random_ap(relevant: np.ndarray, gallery: np.ndarray | int) -> np.ndarray:
     """The mean AP over all orders of ``gallery`` items (N) of which ``relevant`` (R) are relevant; NaN at R = 0.
 

@@ -12,7 +12,7 @@ VERSIONS: dict[Protocol, str] = {"xshot": "xshot/1", "kshot": "kshot/1", "instan
 PROTOCOLS: dict[Protocol, str] = {
     "xshot": "class-disjoint: labelled source items, and X labelled pairs of each target class",
     "kshot": "K labelled pairs of every class, and no source classes (CoOp's, VT-CLIP's)",
-    "instance": "each image and its own texts, no classes; nothing is learnt from labels",
+    "instance": "each image and its own texts; X = all: the training images' pairs may be learnt from, X = 0: nothing",
 }
 GALLERIES: dict[Gallery, str] = {
     "test": "the target classes' test items",

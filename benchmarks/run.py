@@ -73,7 +73,8 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
             labels = key.query_label[rows], key.gallery_label
             per_query.append(metrics.average_precision(block, *labels))
             short.append(metrics.average_precision(block, *labels, SHORT_LIST))
-            ranks.append(metrics.pair_ranks(block, key.pair[rows]))
+            own = metrics.first_ranks(block, *labels) if key.pair is None else metrics.pair_ranks(block, key.pair[rows])
+            ranks.append(own)
             start += len(block)
         ap[direction] = _counted(np.concatenate(per_query), key.unit, len(ap))
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())

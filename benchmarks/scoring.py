@@ -87,14 +87,16 @@ class Representation:
 
     Cosine: embeddings of unit length. Posterior: class posteriors ``softmax(SHARPNESS · z / s)``, where ``s`` is the
     root mean square of the row-centred logits of the labelled source items: one rule for all methods, which looks at
-    no test item and no label. The dot product is the probability that two independent guesses name one class.
+    no test item and no label. Without a source they are the support's, and without that those of the class prompts.
+    The dot product is the probability that two independent guesses name one class.
     """
 
     def __init__(self, method: Method, task: Task, modality: Modality) -> None:
         self.method, self.task, self.modality = method, task, modality
         self.spread: Tensor | None = None
         if method.scoring == "posterior":
-            logits = self._logits((task.source if len(task.source) else task.support)[modality])
+            known = next((pairs[modality] for pairs in (task.source, task.support) if len(pairs)), task.class_text)
+            logits = self._logits(known)
             self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
 
     def __call__(self, x: Tensor) -> Tensor:

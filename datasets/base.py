@@ -11,9 +11,10 @@ from typing import ClassVar, Self
 from PIL import Image
 
 from xshot_bench import InputError
+from xshot_bench.datasets import instance, kshot, xshot
 from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.kshot import Sampling
 from xshot_bench.datasets.splitting import Part, Protocol, Split
-from xshot_bench.datasets.xshot import VARIANTS, make_split
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,13 @@ class Dataset(ABC):
     parts: item id -> the part that the dataset's own split puts it in, where it has one.
     notes: lines the user should read, e.g. how many bad items were left out.
     prompts: the templates that turn a class name into the texts whose mean feature stands for the class.
-    protocols: those it has splits for. name: the file's name.
+    protocols: those it has splits for. sampling: how the shots of ``kshot`` are drawn. name: the file's name.
     has_features: it comes as features, so no encoder is run (see ``features``).
     """
 
     name: ClassVar[str]
-    protocols: ClassVar[tuple[Protocol, ...]] = ("xshot",)
+    protocols: ClassVar[tuple[Protocol, ...]] = ("xshot", "kshot")
+    sampling: ClassVar[Sampling] = "nested"
     prompts: ClassVar[tuple[str, ...]] = ("a photo of a {}.",)
     items: tuple[Item, ...]
     classes: tuple[str, ...]
@@ -77,10 +79,14 @@ class Dataset(ABC):
             raise InputError(
                 f"the dataset {self.name!r} has no splits for {protocol!r}. It has: {', '.join(self.protocols)}."
             )
-        if variant not in VARIANTS:
-            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in VARIANTS)
-            raise InputError(f"{self.name} has no class split {variant!r}. There are: {known}.")
-        return make_split(self.name, variant, self.labels, self.classes, self.parts)
+        variants = {"xshot": xshot.VARIANTS, "kshot": kshot.VARIANTS, "instance": instance.VARIANTS}[protocol]
+        if variant not in variants:
+            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in variants)
+            raise InputError(f"{self.name} has no split {variant!r} for {protocol!r}. There are: {known}.")
+        given = (self.name, variant, self.labels, self.classes, self.parts)
+        if protocol == "kshot":
+            return kshot.make_split(*given, sampling=self.sampling)
+        return (xshot if protocol == "xshot" else instance).make_split(*given)
 
     @property
     def labels(self) -> dict[str, str]:

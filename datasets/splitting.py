@@ -69,6 +69,10 @@ class Split(ABC):
     def roles(self, shots: Shots, draw: int, gallery: Gallery) -> Roles:
         """Who plays what; the arguments are among those that the split has."""
 
+    def remarks(self, shots: Sequence[Shots]) -> tuple[str, ...]:
+        """What the user should know of these shots, a line each."""
+        return ()
+
 
 def to_json(split: Split) -> str:
     """A split as its file has it: a line for each class, so that differences can be read."""
@@ -91,8 +95,10 @@ def write_split(path: Path, split: Split) -> None:
     path.write_text(to_json(split), encoding="utf-8")
 
 
-def digest_of(content: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a split's content, whatever the layout of its file."""
+def digest_of(content: Mapping[str, Any], *, ordered: bool = False) -> str:
+    """SHA-256 (hex) of a split's content, whatever the layout of its file; ``ordered``: the order of classes counts."""
+    if ordered:
+        content = {key: list(value.items()) if isinstance(value, dict) else value for key, value in content.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ To add a method, write one file in this folder (or anywhere, and pass it with ``
         '''Zero-shot cosine after removing each modality's mean over the source items.'''
 
         strength: float = 0.5                             # a parameter: typed, with a default
+        needs = frozenset({"joint", "source"})            # what a task must have
         ablations = {"raw": {"strength": 0.0}}            # a switch: asked for as  centred:raw
 
         def fit(self, task: Task) -> None:
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 Scoring = Literal["cosine", "posterior", "pairs"]
-Need = Literal["joint", "class_text", "tokens"]
+Need = Literal["joint", "class_text", "tokens", "source"]
 
 
 class Declined(Exception):
@@ -67,7 +68,8 @@ class Method(ABC):
     rows at a time: a row's result may not depend on the other rows of its block.
 
     needs: what the task must have, else the harness declines it with the reason: ``joint`` (images and texts in one
-        space), ``class_text`` (a text feature for each class), ``tokens`` (spatial tokens of the images).
+        space), ``class_text`` (a text feature for each class), ``tokens`` (spatial tokens of the images), ``source``
+        (labelled items of source classes, which the protocol ``kshot`` has not).
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
 
@@ -130,6 +132,8 @@ def require(method: Method, task: Task) -> None:
         raise Declined("needs text features of the classes; these features come without")
     if "tokens" in method.needs and task.labelled.tokens is None:
         raise Declined("needs spatial tokens of the images; these features come without")
+    if "source" in method.needs and not len(task.source):
+        raise Declined("needs labelled items of source classes; here there are none")
 
 
 class EmbeddingMethod(Method):

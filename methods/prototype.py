@@ -14,7 +14,7 @@ class Prototype(PosteriorMethod):
     """One prototype a class, for both modalities: the class-name text plus the mean of the class's labelled items.
 
     With x = norm(f − centring·μ), where μ is the mean of the source classes' means in f's modality (for class texts,
-    the mean of the source classes' texts):
+    the mean of the source classes' texts). Without a source, the shots stand for it; without these, μ is 0:
 
         prototype(c) = norm(a(c) + shot_weight·norm(Σₘ norm(mean of the x of class c in modality m)))
         logits(x) = x · prototypes
@@ -34,9 +34,12 @@ class Prototype(PosteriorMethod):
     ablations: ClassVar = {"noshots": {"shot_weight": 0.0}, "uncentred": {"centring": 0.0}}
 
     def fit(self, task: Task) -> None:
-        share = self.centring / max(len(task.source_classes), 1)
-        self.centre = {m: share * task.source.means(m, task.source_classes).sum(0) for m in MODALITIES}
-        names = normalize(task.class_text - share * task.class_text[task.source_classes].sum(0), dim=1)[task.candidates]
+        known, classes = task.source, task.source_classes
+        if not len(known):
+            known, classes = task.support, task.target_classes
+        share = self.centring / len(classes) if len(known) else 0.0
+        self.centre = {m: share * known.means(m, classes).sum(0) for m in MODALITIES}
+        names = normalize(task.class_text - share * task.class_text[classes].sum(0), dim=1)[task.candidates]
         labelled = (task.source + task.support).of(task.candidates)
         image, text = (self._centred(labelled[m], m) for m in MODALITIES)
         centred = Pairs(image, text, labelled.label)

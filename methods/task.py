@@ -64,7 +64,8 @@ class Task:
     """One episode as a method sees it. The labels of test items are not in it and cannot be reached from it.
 
     source: labelled training items of the source classes; there are none in the protocol ``kshot``.
-    support: X = ``shots`` labelled pairs of every target class; empty at X = 0.
+    support: X = ``shots`` labelled pairs of every target class; empty at X = 0. Where classes have unequal numbers, X
+        is the least of them.
     validation: labelled pairs for choosing hyper-parameters, in ``kshot`` where the dataset has such; else empty.
     classes: the names of all C classes; ``class_text [C,d_t]`` the unit text features of their prompts, ``[C,0]``
         where there are none (a method that needs them says so in ``needs``).

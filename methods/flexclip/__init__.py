@@ -76,6 +76,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     alignment: float = 0.5
     shot_share: float = 0.8
 
+    needs: ClassVar = frozenset({"joint", "class_text", "source"})
     stack: ClassVar = True
     ablations: ClassVar = {
         "nogen": {"generation": "none"},

@@ -14,6 +14,7 @@ from xshot_bench.benchmarks.metrics import (
     average_precision,
     expected_random_ap,
     expected_random_map,
+    first_ranks,
     pair_ranks,
 )
 
@@ -214,3 +215,32 @@ def test_expected_ap_by_hand() -> None:
     np.testing.assert_allclose(expected, [3 / 4, two_of_three, 1, 1, np.nan])
     assert expected_random_map(np.array([0, 1, 9]), np.array([0, 1])) == pytest.approx(3 / 4)
     assert np.isnan(expected_random_map(np.array([9]), np.array([0, 1])))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_first_ranks_are_those_of_the_full_sort(case: str, dtype: type) -> None:
+    """The first relevant item in the documented order, and trec_eval's reciprocal rank."""
+    rng = np.random.default_rng(4)
+    scores = np.asarray(CASES[case](rng), dtype=dtype)
+    query_label, gallery_label = rng.integers(40, size=30), rng.integers(30, size=scores.shape[1])
+    found = first_ranks(scores, query_label, gallery_label)
+    answered = np.isin(query_label, gallery_label)
+    assert (found[~answered] == 0).all()
+    for q in np.flatnonzero(answered):
+        assert found[q] == 1 + (gallery_label == query_label[q])[ranking(scores[q])].argmax()
+    trec = trec_eval(untied(scores), query_label, gallery_label, "recip_rank")
+    np.testing.assert_allclose(1 / found[answered], np.array(trec)[answered], rtol=0, atol=1e-9)
+
+
+def test_of_several_relevant_items_the_best_counts_and_ties_favour_nobody() -> None:
+    """Two images' captions are word for word the same: which of them stands first is the shuffle's choice."""
+    captions = np.repeat(np.arange(200), 2)  # the second caption of image 0, 2, 4, ... is the first of the next image
+    scores = np.zeros((200, 400), np.float32)
+    scores[np.arange(200), 2 * np.arange(200) + 1] = scores[np.arange(200), (2 * np.arange(200) + 2) % 400] = 1
+    ranks = first_ranks(scores, np.arange(200), captions)
+    assert set(ranks.tolist()) == {1, 2}
+    assert 70 < (ranks == 1).sum() < 130  # half of 200, within four standard deviations
+    scores[np.arange(200), 2 * np.arange(200)] = 1  # now two of its own and one of another's
+    assert (first_ranks(scores, np.arange(200), captions) == 1).sum() > 200 * 2 / 3 - 27
+    assert (first_ranks(scores + 0.5, np.arange(200), captions, tie_seed=1) <= 2).all()

@@ -1,5 +1,7 @@
 """One scoring rule: cosine, or the dot product of calibrated posteriors; in blocks or at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +102,16 @@ class Wrong(EmbeddingMethod):
 def test_outputs_that_cannot_be_ranked_are_said(what, message):
     with pytest.raises(ScoringError, match=message):
         scores(Wrong(what=what))
+
+
+def test_calibration_without_a_source_is_on_the_shots_and_without_these_on_the_prompts():
+    task = EPISODE.task
+    none = task.source_classes[:0]
+    shots = replace(task, source=task.source.of(none), source_classes=none)
+    nothing = replace(shots, support=task.support.of(none), shots=0)
+    for known, x in ((shots, task.support.image), (nothing, task.class_text)):
+        method = Prompted()
+        method.fit(known)
+        logits = x @ task.class_text[task.candidates].T
+        spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt()
+        torch.testing.assert_close(Representation(method, known, "image").spread, spread)

@@ -93,3 +93,17 @@ def test_prototype_without_shots_is_the_class_text():
     items = World().test_items(task)
     raw = fitted(lambda: Prototype(centring=0.0), task).logits(items.text, "text")
     torch.testing.assert_close(raw, items.text @ task.class_text[task.candidates].T)
+
+
+def test_without_a_source_the_shots_give_the_centre():
+    task = World().task(shots=3)
+    none = task.source_classes[:0]
+    alone = dataclasses.replace(task, source=task.source.of(none), source_classes=none, validation_classes=none)
+    method = fitted(Prototype, alone)
+    for m in ("image", "text"):
+        by_class = torch.stack([task.support[m][task.support.label == c].mean(0) for c in task.target_classes])
+        torch.testing.assert_close(method.centre[m], by_class.mean(0))
+    empty = dataclasses.replace(alone, support=task.support.of(none), shots=0)
+    items = World().test_items(task)
+    logits = fitted(Prototype, empty).logits(items.text, "text")
+    torch.testing.assert_close(logits, items.text @ task.class_text[task.candidates].T)  # nothing known: zero-shot
