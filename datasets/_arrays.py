@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xshot_bench import InputError
+from xshot_bench.datasets._folder import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,26 @@ def _numpy(path: Path) -> Arrays:
 
 
 def _text(path: Path) -> Arrays:
-    return Arrays(path, ("",), lambda key: np.loadtxt(path, dtype=np.float32, ndmin=2))
+    """Rows of numbers, or a list of names and labels: the arrays ``name`` and ``label``."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    if len(first.split()) == 2 and not _is_number(first.split()[0]):
+
+        def read(key: str) -> np.ndarray:
+            rows = [line.rsplit(maxsplit=1) for line in read_lines(path) if line.strip()]
+            return np.array([row[0] if key == "name" else float(row[-1]) for row in rows])
+
+        return Arrays(path, ("name", "label"), read)
+    comma = "," if "," in first else None
+    return Arrays(path, ("",), lambda key: np.loadtxt(path, dtype=np.float32, delimiter=comma, ndmin=2))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _safetensors(path: Path) -> Arrays:

@@ -54,6 +54,7 @@ class Dump:
 
     features: FeatureSet
     items: tuple[Item, ...]
+    classes: tuple[str, ...]
     parts: Mapping[str, Part]
     digest: str
     notes: tuple[str, ...] = ()
@@ -161,7 +162,7 @@ def _checked_dump(
         digest="",
         joint=reading.joint,
     )
-    return Dump(features, tuple(Item(r.id, "", r.label) for r in good), parts, digest.hexdigest(), notes)
+    return Dump(features, tuple(Item(r.id, "", r.label) for r in good), classes, parts, digest.hexdigest(), notes)
 
 
 def _matrix(array: np.ndarray, what: str) -> np.ndarray:

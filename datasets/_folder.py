@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from xshot_bench import InputError
@@ -18,14 +17,33 @@ def folder_of(options: DatasetOptions, name: str, expected: str) -> Path:
     return options.root
 
 
+def inside(root: Path, name: str) -> Path:
+    """The path of a name that a data file gives; `InputError` where it leads outside the folder."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise InputError(f"{name[:200]!r} leads outside the folder")
+    return path
+
+
 def first_of(root: Path, *names: str) -> Path | None:
     """The first of the names that there is in the folder."""
     return next((root / name for name in names if (root / name).exists()), None)
 
 
+def existing(root: Path, *names: str, what: str) -> Path:
+    """The first of the names that there is; `InputError` that says what was expected where there is none."""
+    found = first_of(root, *names)
+    if found is None:
+        raise InputError(f"{root} has no {names[0]}. Expected: {what}.")
+    return found
+
+
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without their ends, empty ones too; `InputError` where it cannot be read."""
-    return read_text(path).splitlines()
+    """The lines of a text file without their ends, empty ones too; `InputError` where it cannot be read.
+
+    A line ends at a line feed and nowhere else: ``splitlines`` would cut at characters that occur in texts.
+    """
+    return [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
 
 
 def read_text(path: Path) -> str:
@@ -34,14 +52,3 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-
-
-def totals(counts: Mapping[str, int], official: Mapping[str, int]) -> tuple[str, ...]:
-    """A note where the parts have other numbers of items than the official ones."""
-    different = [part for part in official if counts.get(part, 0) != official[part]]
-    if not different:
-        return ()
-    have, expected = (
-        ", ".join(f"{numbers.get(part, 0):,} {part}" for part in official) for numbers in (counts, official)
-    )
-    return (f"it has {have} items; the official numbers are {expected}",)

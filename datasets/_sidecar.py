@@ -19,8 +19,9 @@ from xshot_bench.datasets._dumps import Block, Reading
 NAMES = ("features.toml", "features.json")
 PARTS = ("train", "val", "test")
 ARRAYS = ("image", "text", "label", "text_label", "ids")
-SETTINGS = {"file": str, "label_base": int, "classes": list, "joint": bool, "logit_scale": (int, float),
-            "class_text": str}  # fmt: skip
+SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "file": str, "label_base": int, "classes": list, "joint": bool, "logit_scale": (int, float), "class_text": str
+}  # fmt: skip
 FIELDS = {*ARRAYS, *(f"{name}_{part}" for name in ARRAYS for part in PARTS)}
 NAMES_OF_PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -81,11 +82,11 @@ class Sidecar:
                 raise InputError(f"{self.folder}: {self.fields[name]} has {whole} labels, the parts {start} rows.")
         return blocks
 
-    def reading(self, skip_bad_items: bool) -> Reading:
-        """How the arrays are to be understood."""
+    def reading(self, skip_bad_items: bool, classes: tuple[str, ...] = ()) -> Reading:
+        """How the arrays are to be understood; ``classes`` where the sidecar names none."""
         class_text = self.settings.get("class_text")
         return Reading(
-            classes=tuple(map(str, self.settings.get("classes", ()))),
+            classes=tuple(map(str, self.settings.get("classes", classes))),
             label_base=self.settings.get("label_base"),
             joint=self.settings.get("joint", False),
             logit_scale=float(self.settings.get("logit_scale", 1)),
@@ -155,7 +156,7 @@ def recognise(path: Path) -> Sidecar:
             )
         return found
     files = sorted(file for file in path.iterdir() if file.suffix in (*SUFFIXES, *PICKLES))
-    by_part = _by_part(path, files)
+    by_part = _by_part(path, files) or _dadn(path)
     if by_part:
         return by_part
     whole = [file for file in files if file.suffix not in (".txt", ".npy")]
@@ -190,3 +191,20 @@ def _by_part(folder: Path, files: list[Path]) -> Sidecar | None:
         return None
     joint = all(value.startswith("clip_") for value in fields.values())
     return Sidecar(folder, fields, settings={"joint": joint, "logit_scale": 100.0 if joint else 1.0})
+
+
+def _dadn(folder: Path) -> Sidecar | None:
+    """DADN's form: text files of features and of "<name> <label>", row by row; the class word vectors beside them."""
+    fields: dict[str, str] = {}
+    for part in ("train", "test"):
+        fields |= {
+            f"image_{part}": f"img_{part}_fea.txt",
+            f"text_{part}": f"txt_{part}_fea.txt",
+            f"label_{part}": f"img_{part}_list.txt:label",
+            f"text_label_{part}": f"txt_{part}_list.txt:label",
+            f"ids_{part}": f"img_{part}_list.txt:name",
+        }
+    if not all((folder / where.partition(":")[0]).is_file() for where in fields.values()):
+        return None
+    words = {"class_text": "cate_fea.txt"} if (folder / "cate_fea.txt").is_file() else {}
+    return Sidecar(folder, fields, settings=words)

@@ -27,10 +27,14 @@ class Item:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What the user says of a dataset: the folder it lies in, and whether to go on without its bad items."""
+    """What the user says of a dataset: the folder it lies in, and whether to go on without its bad items.
+
+    cache: where what was found of its files may be kept.
+    """
 
     root: Path | None = None
     skip_bad_items: bool = False
+    cache: Path | None = None
 
 
 class Dataset(ABC):
@@ -39,9 +43,11 @@ class Dataset(ABC):
     items: the pairs in a fixed order. classes: the class names in a fixed order (the official one, else sorted).
     digest: SHA-256 (hex) of everything that features depend on: ids, texts, labels, picture contents.
     parts: item id -> the part that the dataset's own split puts it in, where it has one.
+    halves: variant of ``xshot`` -> its target classes, where the dataset says them; beside ``b`` and ``c``.
     notes: lines the user should read, e.g. how many bad items were left out.
     prompts: the templates that turn a class name into the texts whose mean feature stands for the class.
     protocols: those it has splits for. name: the file's name.
+    edition: which of several sets of this name it is, where the user's copy decides that; a part of its splits' names.
     has_features: it comes as features, so no encoder is run (see ``features``).
     """
 
@@ -52,7 +58,9 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     digest: str
     parts: Mapping[str, Part] = {}
+    halves: Mapping[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    edition: str = ""
     has_features: bool = False
 
     @classmethod
@@ -77,10 +85,12 @@ class Dataset(ABC):
             raise InputError(
                 f"the dataset {self.name!r} has no splits for {protocol!r}. It has: {', '.join(self.protocols)}."
             )
-        if variant not in VARIANTS:
-            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in VARIANTS)
+        variants = dict.fromkeys((*VARIANTS, *self.halves))
+        if variant not in variants:
+            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in variants)
             raise InputError(f"{self.name} has no class split {variant!r}. There are: {known}.")
-        return make_split(self.name, variant, self.labels, self.classes, self.parts)
+        name = f"{self.name}-{self.edition}" if self.edition else self.name
+        return make_split(name, variant, self.labels, self.classes, self.parts, target=self.halves.get(variant))
 
     @property
     def labels(self) -> dict[str, str]:
