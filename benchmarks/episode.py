@@ -151,7 +151,7 @@ class _Cut:
         return torch.tensor([self.number[name] for name in names], dtype=torch.int64, device=self.device)
 
     def unit(self, rows: np.ndarray) -> Tensor:
-        found = torch.from_numpy(np.asarray(rows, dtype=np.float32)).to(self.device)
+        found = torch.from_numpy(np.require(rows, np.float32, "W")).to(self.device)
         return normalize(found, dim=-1) if self.features.joint else found
 
     def unlabelled(self, images: np.ndarray, texts: np.ndarray) -> Unlabelled:

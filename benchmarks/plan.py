@@ -139,7 +139,7 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
     root = inputs.roots.get(entry.name, inputs.roots.get(""))
-    dataset = cls.open(DatasetOptions(root=root, skip_bad_items=inputs.skip_bad_items))
+    dataset = cls.open(DatasetOptions(root, inputs.skip_bad_items, inputs.cache))
     split = dataset.split(suite.protocol, variant)
     if suite.draws > len(split.draws):
         raise InputError(

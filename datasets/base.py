@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -28,10 +28,14 @@ class Item:
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What the user says of a dataset: the folder it lies in, and whether to go on without its bad items."""
+    """What the user says of a dataset: the folder it lies in, and whether to go on without its bad items.
+
+    cache: where what was found of its files may be kept.
+    """
 
     root: Path | None = None
     skip_bad_items: bool = False
+    cache: Path | None = None
 
 
 class Dataset(ABC):
@@ -40,9 +44,11 @@ class Dataset(ABC):
     items: the pairs in a fixed order. classes: the class names in a fixed order (the official one, else sorted).
     digest: SHA-256 (hex) of everything that features depend on: ids, texts, labels, picture contents.
     parts: item id -> the part that the dataset's own split puts it in, where it has one.
+    halves: variant of ``xshot`` -> its target classes, where the dataset says them; beside ``b`` and ``c``.
     notes: lines the user should read, e.g. how many bad items were left out.
     prompts: the templates that turn a class name into the texts whose mean feature stands for the class.
     protocols: those it has splits for. sampling: how the shots of ``kshot`` are drawn. name: the file's name.
+    edition: which of several sets of this name it is, where the user's copy decides that; a part of its splits' names.
     has_features: it comes as features, so no encoder is run (see ``features``).
     """
 
@@ -54,7 +60,9 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     digest: str
     parts: Mapping[str, Part] = {}
+    halves: Mapping[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    edition: str = ""
     has_features: bool = False
 
     @classmethod
@@ -79,14 +87,19 @@ class Dataset(ABC):
             raise InputError(
                 f"the dataset {self.name!r} has no splits for {protocol!r}. It has: {', '.join(self.protocols)}."
             )
-        variants = {"xshot": xshot.VARIANTS, "kshot": kshot.VARIANTS, "instance": instance.VARIANTS}[protocol]
+        variants: Iterable[str] = {"kshot": kshot.VARIANTS, "instance": instance.VARIANTS}.get(protocol, ())
+        if protocol == "xshot":
+            variants = dict.fromkeys((*xshot.VARIANTS, *self.halves))
         if variant not in variants:
             known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in variants)
             raise InputError(f"{self.name} has no split {variant!r} for {protocol!r}. There are: {known}.")
-        given = (self.name, variant, self.labels, self.classes, self.parts)
+        name = f"{self.name}-{self.edition}" if self.edition else self.name
+        given = (name, variant, self.labels, self.classes, self.parts)
         if protocol == "kshot":
             return kshot.make_split(*given, sampling=self.sampling)
-        return (xshot if protocol == "xshot" else instance).make_split(*given)
+        if protocol == "instance":
+            return instance.make_split(*given)
+        return xshot.make_split(*given, target=self.halves.get(variant))
 
     @property
     def labels(self) -> dict[str, str]:

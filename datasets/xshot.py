@@ -1,6 +1,7 @@
 """The class-disjoint X-shot split: which classes are source and target, which items train, test and are support.
 
 A class split named "" takes every second class as target (DADN's rule for a half); ``b`` and ``c`` take random halves.
+A dataset may name halves of its own.
 Each choice has a random stream of its own, named for what is chosen, so a class more moves no other class.
 """
 
@@ -75,16 +76,32 @@ class XShotSplit(Split):
         )
 
 
+def official_halves(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Target classes of each variant, for classes in an official order that others split by their numbers.
+
+    "" is the 1st, 3rd, 5th … (DADN: unseen where the number from 0 is even), ``odd`` the 2nd, 4th, … (the same rule
+    where numbers start from 1), ``last`` the last half.
+    """
+    return {"": tuple(classes[::2]), "odd": tuple(classes[1::2]), "last": tuple(classes[(len(classes) + 1) // 2 :])}
+
+
 def make_split(
-    name: str, variant: str, labels: Mapping[str, str], classes: Sequence[str], parts: Mapping[str, Part] | None = None
+    name: str,
+    variant: str,
+    labels: Mapping[str, str],
+    classes: Sequence[str],
+    parts: Mapping[str, Part] | None = None,
+    *,
+    target: Sequence[str] | None = None,
 ) -> XShotSplit:
     """The split of the items ``labels`` (id -> class), always the same for the same items.
 
     Target classes: half of the items, at least eight if there are as many, are the pool for support, and the rest test
     items. Source classes: a fifth of the items, at least two, are test items. Every fourth source class is for
     validation. There are ten draws of up to seven shots, fewer where the smallest pool is smaller. Where ``parts`` (id
-    -> part) marks test items, those are the test items; items that it marks ``val`` are not used. Raises `InputError`
-    where there are too few classes or too few items in one.
+    -> part) marks test items, those are the test items; items that it marks ``val`` are not used. ``target``: the
+    target classes, where the variant's rule does not choose them. Raises `InputError` where there are too few classes
+    or too few items in one.
     """
     members: dict[str, list[str]] = {c: [] for c in classes}
     parts = parts or {}
@@ -98,7 +115,7 @@ def make_split(
     if len(classes) < LEAST_CLASSES:
         raise InputError(f"a class-disjoint split needs at least {LEAST_CLASSES} classes, there are {len(classes)}.")
 
-    target = _target(name, variant, classes)
+    target = [c for c in classes if c in target] if target else _target(name, variant, classes)
     source = [c for c in classes if c not in target]
     in_order = {c: shuffled(members[c], name, variant, c, "test items") for c in classes}
     if test:

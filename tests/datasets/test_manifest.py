@@ -141,7 +141,7 @@ def test_all_bad_rows_are_in_one_message_with_their_lines(folder: Path) -> None:
         6: "'loop.png'", 7: "'cut.png' cannot be read", 8: "'words.png' is not a picture",
         9: "'empty.png' is not a picture", 10: "pixels", 11: "pixels", 12: "no file 'dir.png'",
         13: "no file 'pipe.png'", 14: "text is empty", 15: "label is empty", 17: "file_name is empty",
-        18: "'tset', not train or test", 19: "class 'lonely' has 1 usable items", 50: "the picture of line 23",
+        18: "'tset', not train, val or test", 19: "class 'lonely' has 1 usable items", 50: "the picture of line 23",
     }  # fmt: skip
     assert sorted(map(int, lines)) == sorted(expected)
     for line, words in expected.items():
