@@ -6,6 +6,7 @@ It parses, hands over and prints. Nothing heavy is imported for ``--help`` and `
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class _Names(click.ParamType):
     name = "a,b,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        parts = tuple(part.strip() for part in str(value).split(","))
+        parts = tuple(part.strip() for part in re.split(r",(?![^{]*})", str(value)))  # not those in braces
         if not all(parts):
             self.fail(f"{value!r} names nothing at one place. Expected: names with commas between them.", param, ctx)
         return parts
@@ -65,13 +66,21 @@ class _Shots(_Names):
     invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option("--methods", type=_Names(), help="Methods, with switches after a colon: flexclip,flexclip:nogen,clip.")
-@click.option("--ablate", help="A method to take apart: it and each of its switches, compared with it.")
+@click.option("--ablate", help="A method to take apart: each component off, alone, all off; each switch.")
+@click.option("--sweep", multiple=True, metavar="METHOD.PARAMETER=V,V,..", help="A parameter's values, compared.")
 @click.option("--shots", type=_Shots(), help="Labelled pairs of each target class.")
 @click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
 @click.option("--datasets", type=_Names(), help="Datasets, with a class split after a slash: openmoji,openmoji/b.")
 @click.option("--encoder", help="What makes the features: lite0-minilm, open_clip:MODEL@TAG_OR_FILE.")
 @click.option("--gallery", type=click.Choice(["test", "train", "all"]), help="What is searched.")
 @click.option("--baseline", help="The method that differences are taken to.")
+@click.option(
+    "--correction", type=click.Choice(["holm", "fdr_bh"]), help="Over all tests of the table. [default: holm]"
+)
+@click.option(
+    "--margin", type=click.FloatRange(0, 100), help="A smaller difference does not matter. [default: 0.5 mAP]"
+)
+@click.option("--oracle", is_flag=True, default=None, help="Show what knowing the labels would score.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
 @click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
 @click.option("--root", "roots", multiple=True, metavar="[DATASET=]DIR", help="The folder of a dataset of yours.")

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.compare import Comparison, compare
+from xshot_bench.benchmarks.compare import compare
+from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.executors import execute
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
@@ -24,7 +25,8 @@ from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.datasets.features import default_cache
 from xshot_bench.datasets.splitting import to_json
 
-SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "shots", "draws", "gallery", "baseline")
+SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "shots", "draws", "gallery", "baseline",
+                 "correction", "margin", "oracle")  # fmt: skip
 QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.protocol import Gallery
+from xshot_bench.benchmarks.significance import Correction
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -18,15 +19,18 @@ SUITES = Path(__file__).parent / "suites"
 class Suite(BaseModel):
     """The question a table answers.
 
-    methods: names, with switches after a colon. ablate: a method to take apart, switch by switch. datasets: names,
-    with a class split after a slash. shots: every X. draws: how many support draws (0, 1, ...). baseline: the
-    method that differences are taken to. settings: method -> parameter -> value, from ``--set``.
+    methods: names, with switches after a colon and parameters in braces. ablate: a method to take apart. sweep: series
+    of one parameter's values, as ``flexclip.pseudo=50,100``. datasets: names, with a class split after a slash.
+    shots: every X. draws: how many support draws (0, 1, ...). baseline: the method that differences are taken to.
+    settings: method -> parameter -> value, from ``--set``. correction: over all hypotheses of the table. margin: the
+    difference that matters, in mAP points. oracle: show the mAP of known labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     methods: tuple[str, ...] = Field(min_length=1)
     ablate: str = ""
+    sweep: tuple[str, ...] = ()
     datasets: tuple[str, ...] = Field(min_length=1)
     encoder: str = Field(min_length=1)
     shots: tuple[int, ...] = Field(min_length=1)
@@ -34,6 +38,9 @@ class Suite(BaseModel):
     gallery: Gallery
     baseline: str = "clip"
     settings: dict[str, dict[str, Any]] = {}
+    correction: Correction = "holm"
+    margin: float = Field(default=0.5, ge=0, le=100)
+    oracle: bool = False
 
     @field_validator("methods", "datasets", "shots")
     @classmethod

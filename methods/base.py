@@ -152,10 +152,13 @@ class Method(ABC):
     rows at a time: a row's result may not depend on the other rows of its block.
 
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
+    components: the switches that each take one component out, of different parameters; ``--ablate`` runs the method
+        without each, with each alone and with none, and then the other switches.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
     """
 
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    components: ClassVar[tuple[str, ...]] = ()
     stack: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

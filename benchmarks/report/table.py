@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from xshot_bench.benchmarks.compare import Comparison, Row
+from xshot_bench.benchmarks.comparison import Comparison, Row
 from xshot_bench.benchmarks.protocol import GALLERIES
 from xshot_bench.benchmarks.significance import Estimate
 
@@ -41,7 +41,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     lines = ["±: half of the 95 % interval over draws and queries."]
     if differences:
         to = " or ".join(dict.fromkeys(d.baseline for d in differences))
-        tested = sum(d.p_holm is not None for d in differences)
+        tested = sum(d.p_corrected is not None for d in differences)
         lines.append(
             f"Difference: paired, to {to} at the same X; p: two-way test over draws and queries; "
             f"Holm: over the {tested} tests of this table."
@@ -70,7 +70,7 @@ def cells_of(row: Row) -> list[str]:
         _interval(row.mean) if row.mean else "failed" if row.failed else "–",
         _interval(difference.estimate, signed=True) if difference else "",
         _p(difference.estimate.p) if difference and tested else "",
-        _p(difference.p_holm) if difference and tested else "",
+        _p(difference.p_corrected) if difference and tested else "",
         "" if math.isnan(row.seconds) else f"{row.seconds:.2f}",
     ]
 
