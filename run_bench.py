@@ -80,6 +80,7 @@ class _Shots(_Names):
 @click.option(
     "--margin", type=click.FloatRange(0, 100), help="A smaller difference does not matter. [default: 0.5 mAP]"
 )
+@click.option("--ladder", is_flag=True, help="Print every test behind each difference, with its question.")
 @click.option("--oracle", is_flag=True, default=None, help="Show what knowing the labels would score.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
 @click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
@@ -93,7 +94,12 @@ class _Shots(_Names):
 @click.option("--force", is_flag=True, help="Run cells again that are done.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @click.option(
-    "--format", "style", type=click.Choice(["auto", "rich", "github", "json"]), default="auto", show_default=True
+    "--format",
+    "style",
+    type=click.Choice(["auto", "rich", "github", "json", "csv", "latex"]),
+    default="auto",
+    show_default=True,
+    help="auto: rich in a terminal, else github.",
 )
 @RESULTS
 @PLUGINS

@@ -30,8 +30,7 @@ def rank(shots: int, blocks: Sequence[str], methods: Sequence[str], scores: np.n
     """
     n, k = scores.shape
     if n < ENOUGH:
-        few = f"{n} block{'s' if n != 1 else ''} (dataset or class split × direction)"
-        return Ranking(shots, tuple(blocks), refused=f"{few}: a rank test needs {ENOUGH} or more")
+        return Ranking(shots, tuple(blocks), refused=f"a rank test needs {ENOUGH} blocks or more")
     if k < 2:
         return Ranking(shots, tuple(blocks), refused="fewer than two methods have all their draws in every block")
     ranks = stats.rankdata(-scores, axis=1).mean(axis=0)

@@ -71,6 +71,8 @@ def _place(plan: Plan, records: dict[str, Record], store: Store, dataset: str, s
         to = difference(baseline, aps[variant.name], aps.get(baseline, {}), plan.suite.margin / 100)
         row = Row(dataset, shots, variant.name, len(aps[variant.name]), len(entries[variant.name]))
         row = replace(row, group=variant.group, also=variant.also, difference=to if variant.name != baseline else None)
+        if variant.reference:
+            row = replace(row, reference=baseline)
         rows.append(_filled(row, entries[variant.name], aps[variant.name]))
     return Place(rows, aps)
 

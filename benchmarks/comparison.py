@@ -48,7 +48,7 @@ class Difference:
 class Row:
     """One method at one X: mAP per direction and their mean with its interval over draws and queries.
 
-    group: the table it belongs to; rows of an ablation or a sweep are compared with ``difference.baseline``.
+    group: the table it belongs to; rows of an ablation or a sweep are compared with the variant ``reference``.
     also: other names of the same configuration, which is run and shown once.
     draws: cells done, of ``asked``. draw_sd: the standard deviation of mean mAP from draw to draw.
     tier: compact letters; two methods of one dataset and X share a letter exactly when they cannot be told apart.
@@ -62,6 +62,7 @@ class Row:
     draws: int
     asked: int
     group: Group = "methods"
+    reference: str = ""
     also: tuple[str, ...] = ()
     i2t: float = float("nan")
     t2i: float = float("nan")
@@ -143,7 +144,7 @@ class Comparison:
     """All that the tables say.
 
     hypotheses: how many tests the ``correction`` is over. margin: a difference of less than this does not matter.
-    pairs: every hypothesis. rankings: one for each X. notes: what else a reader must know, a sentence each.
+    pairs: every hypothesis. rankings: one for each X.
     """
 
     encoder: str
@@ -156,7 +157,6 @@ class Comparison:
     margin: float = 0.005
     power: Power | None = None
     rankings: tuple[Ranking, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def hypotheses(self) -> int:

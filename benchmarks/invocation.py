@@ -19,6 +19,8 @@ from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.report import table
+from xshot_bench.benchmarks.report.latex import to_latex
+from xshot_bench.benchmarks.report.sheet import to_csv
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
@@ -27,6 +29,7 @@ from xshot_bench.datasets.splitting import to_json
 
 SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "shots", "draws", "gallery", "baseline",
                  "correction", "margin", "oracle")  # fmt: skip
+DATA = {"json": table.to_json, "csv": to_csv, "latex": to_latex}
 QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 
@@ -75,7 +78,7 @@ def main(options: Mapping[str, Any]) -> int:
     with call.store.writing():
         plan = call.plan()
         comparison, tracker = run_suite(call, plan, Progress())
-    _show(comparison, options["style"])
+    _show(comparison, options["style"], options["ladder"])
     _say_where(call, tracker)
     return 1 if any(row.failed for row in comparison.rows) else 0
 
@@ -104,7 +107,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     except BaseException:
         tracker.finish({}, "KILLED")
         raise
-    tracker.finish({"table.md": table.markdown(comparison), "table.json": table.to_json(comparison)})
+    tracker.finish({"table.md": table.markdown(comparison, ladder=True), "table.json": table.to_json(comparison)})
     return comparison, tracker
 
 
@@ -186,15 +189,16 @@ def _forecast(call: Invocation, plan: Plan) -> str:
     return f"{len(plan.cells)} cells: {counts}. {time[0].upper()}{time[1:]}{more}."
 
 
-def _show(comparison: Comparison, style: str) -> None:
-    if style == "json":
-        click.echo(table.to_json(comparison))
-    elif style == "rich" or (style == "auto" and sys.stdout.isatty()):
+def _show(comparison: Comparison, style: str, ladder: bool) -> None:
+    if style == "rich" or (style == "auto" and sys.stdout.isatty()):
         from rich.console import Console
 
-        Console().print(table.rich_tables(comparison))
+        console = Console()
+        console.print(table.rich_tables(comparison, console.width, ladder))
+    elif style in DATA:
+        click.echo(DATA[style](comparison), nl=style == "json")
     else:
-        click.echo(table.markdown(comparison))
+        click.echo(table.markdown(comparison, ladder))
 
 
 def _say_where(call: Invocation, tracker: Tracker) -> None:
