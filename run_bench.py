@@ -129,6 +129,25 @@ def list_command(plugins: tuple[Path, ...], check: bool) -> None:
         click.echo(line)
 
 
+@cli.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--correction", type=click.Choice(["holm", "fdr_bh"]), default="holm", show_default=True)
+@click.option("--margin", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="In mAP points.")
+@click.option(
+    "--format", "style", type=click.Choice(["auto", "rich", "github", "json"]), default="auto", show_default=True
+)
+@click.pass_context
+def compare_command(context: click.Context, /, **options: Any) -> None:
+    """Show two sets of results side by side: B is better, worse or the same, cell by cell.
+
+    A and B are results folders, or git revisions: REV (its results/reference) or REV:PATH.
+    """
+    from xshot_bench.benchmarks.invocation import compare_results
+
+    context.exit(compare_results(options))
+
+
 @cli.command("sync")
 @RESULTS
 @MLFLOW

@@ -106,15 +106,14 @@ def _filled(row: Row, found: list[Record | None], aps: Drawn) -> Row:
 
 
 def _pairs(place: Place) -> list[Pair]:
-    """The hypotheses of one dataset and X: every pair of methods, and ablations and sweeps against their references."""
+    """The hypotheses of one dataset and X: every pair of methods, and each row against its baseline and zero-shot."""
     rows = place.rows
     asked = [(a.method, b.method) for a, b in itertools.combinations(rows, 2) if a.group == b.group == "methods"]
-    for row in rows:
-        if row.group != "methods":
-            references = (row.difference.baseline if row.difference else "", ZERO_SHOT)
-            asked += [(row.method, other) for other in dict.fromkeys(references) if other in place.aps]
+    asked += [(row.method, row.difference.baseline) for row in rows if row.difference]
+    asked += [(row.method, ZERO_SHOT) for row in rows if ZERO_SHOT in place.aps and row.method != ZERO_SHOT]
+    once = {frozenset(names): names for names in reversed(asked)}
     found = []
-    for first, second in asked:
+    for first, second in reversed(once.values()):
         values = paired(place.aps[first], place.aps[second])
         if values is not None and len(values) > 1:
             found.append(Pair(rows[0].dataset, rows[0].shots, first, second, two_way(values)))

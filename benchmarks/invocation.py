@@ -18,9 +18,11 @@ from xshot_bench.benchmarks.executors import execute
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.report import changes as report
 from xshot_bench.benchmarks.report import table
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import to_csv
+from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
@@ -124,6 +126,23 @@ def sync_store(results: Path, uri: str | None) -> str:
     return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"
 
 
+def compare_results(options: Mapping[str, Any]) -> int:
+    """Print two sets of results side by side; returns the exit code."""
+    judging, style = Judging(options["correction"], options["margin"] / 100), options["style"]
+    with opened(options["a"]) as old, opened(options["b"]) as new:
+        found = changes(old, new, judging)
+    if style == "json":
+        click.echo(report.to_json(found))
+    elif _rich(style):
+        from rich.console import Console
+
+        console = Console()
+        console.print(report.rich_table(found, judging, console.width))
+    else:
+        click.echo(report.markdown(found, judging))
+    return 1 if any(change.failed for change in found) else 0
+
+
 def regenerate_splits(name: str, folder: Path | None, plugins: Sequence[Path]) -> list[Path]:
     """Make the split files of a dataset that ships some."""
     registry = Registry(plugins)
@@ -190,7 +209,7 @@ def _forecast(call: Invocation, plan: Plan) -> str:
 
 
 def _show(comparison: Comparison, style: str, ladder: bool) -> None:
-    if style == "rich" or (style == "auto" and sys.stdout.isatty()):
+    if _rich(style):
         from rich.console import Console
 
         console = Console()
@@ -199,6 +218,10 @@ def _show(comparison: Comparison, style: str, ladder: bool) -> None:
         click.echo(DATA[style](comparison), nl=style == "json")
     else:
         click.echo(table.markdown(comparison, ladder))
+
+
+def _rich(style: str) -> bool:
+    return style == "rich" or (style == "auto" and sys.stdout.isatty())
 
 
 def _say_where(call: Invocation, tracker: Tracker) -> None:

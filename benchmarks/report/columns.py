@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from xshot_bench.benchmarks.comparison import Block, Comparison, Row
+from xshot_bench.benchmarks.report.grid import Grid
 from xshot_bench.benchmarks.significance import ALPHA, Estimate
 
 MARKS = {"": "", "below": " ↓", "significantly below": " ⇓"}
@@ -33,7 +34,7 @@ class Section:
 
 
 def columns(comparison: Comparison) -> list[Column]:
-    """All columns; those that are empty in every row of a section are left out by `filled`."""
+    """All columns; those that are empty in every row of a section are left out by `grid`."""
     one_draw = all(row.asked == 1 for row in comparison.rows)
     p = "p, this draw" if one_draw else f"p {CORRECTIONS[comparison.correction]}"
     return [
@@ -68,11 +69,15 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             yield Section(f"{group} of {reference}", dataset, tuple(shown))
 
 
-def filled(section: Section, asked: Sequence[Column]) -> tuple[list[Column], list[list[str]]]:
-    """The columns that say something about a section, and its cells in them."""
-    cells = [[column.cell(row) for column in asked] for row in section.rows]
-    keep = [i for i in range(len(asked)) if any(line[i] for line in cells)]
-    return [asked[i] for i in keep], [[line[i] for i in keep] for line in cells]
+def grid(section: Section, asked: Sequence[Column]) -> Grid:
+    """The section as a grid of those of the columns that say something about it; the best of each X in bold."""
+    return Grid(
+        headers=[column.header for column in asked],
+        drop=[column.drop for column in asked],
+        lines=[[column.cell(row) for column in asked] for row in section.rows],
+        styles=["bold" if placed(section, row) == 1 else "dim" if row.shots < 0 else "" for row in section.rows],
+        groups=[row.shots for row in section.rows],
+    ).without_empty()
 
 
 def compared(comparison: Comparison) -> Iterator[Section]:

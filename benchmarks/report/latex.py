@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from xshot_bench.benchmarks.comparison import Comparison, Row
-from xshot_bench.benchmarks.report.columns import Column, Section, columns, filled, placed, sections
+from xshot_bench.benchmarks.report.columns import Column, Section, columns, grid, placed, sections
 from xshot_bench.benchmarks.report.notes import caption, footnotes
 
 LONG = 45  # lines that a page holds; a longer table becomes one for each X
@@ -58,10 +59,10 @@ def _pages(section: Section) -> list[Section]:
 
 
 def _table(comparison: Comparison, section: Section, asked: list[Column]) -> str:
-    shown, lines = filled(section, asked)
-    headers = [column.header for column in shown]
+    shown = grid(section, asked)
+    headers = shown.headers
     body = []
-    for row, cells, following in zip(section.rows, lines, [*section.rows[1:], None], strict=True):
+    for row, cells, following in zip(section.rows, shown.lines, [*section.rows[1:], None], strict=True):
         body.append(" & ".join(_cells(section, row, headers, cells)) + r" \\")
         if following and following.shots != row.shots:
             body.append(r"\midrule")
@@ -84,7 +85,7 @@ def _table(comparison: Comparison, section: Section, asked: list[Column]) -> str
     )
 
 
-def _cells(section: Section, row: Row, headers: list[str], cells: list[str]) -> list[str]:
+def _cells(section: Section, row: Row, headers: Sequence[str], cells: Sequence[str]) -> list[str]:
     place = placed(section, row)
     style = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}[place]
     found = []
