@@ -6,6 +6,7 @@ It parses, hands over and prints. Nothing heavy is imported for ``--help`` and `
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class _Names(click.ParamType):
     name = "a,b,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        parts = tuple(part.strip() for part in str(value).split(","))
+        parts = tuple(part.strip() for part in re.split(r",(?![^{]*})", str(value)))  # not those in braces
         if not all(parts):
             self.fail(f"{value!r} names nothing at one place. Expected: names with commas between them.", param, ctx)
         return parts
@@ -65,7 +66,8 @@ class _Shots(_Names):
     invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option("--methods", type=_Names(), help="Methods, with switches after a colon: flexclip,flexclip:nogen,clip.")
-@click.option("--ablate", help="A method to take apart: it and each of its switches, compared with it.")
+@click.option("--ablate", help="A method to take apart: each component off, alone, all off; each switch.")
+@click.option("--sweep", multiple=True, metavar="METHOD.PARAMETER=V,V,..", help="A parameter's values, compared.")
 @click.option("--protocol", type=click.Choice(["xshot", "kshot", "instance"]), help="Whose rules. [default: xshot]")
 @click.option("--shots", type=_Shots(), help="Labelled pairs of each target class; all: every one there is (kshot).")
 @click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
@@ -84,6 +86,14 @@ class _Shots(_Names):
 )
 @click.option("--gallery", type=click.Choice(["test", "train", "all"]), help="What is searched.")
 @click.option("--baseline", help="The method that differences are taken to.")
+@click.option(
+    "--correction", type=click.Choice(["holm", "fdr_bh"]), help="Over all tests of the table. [default: holm]"
+)
+@click.option(
+    "--margin", type=click.FloatRange(0, 100), help="A smaller difference does not matter. [default: 0.5 mAP]"
+)
+@click.option("--ladder", is_flag=True, help="Print every test behind each difference, with its question.")
+@click.option("--oracle", is_flag=True, default=None, help="Show what knowing the labels would score.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
 @click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
 @click.option("--root", "roots", multiple=True, metavar="[DATASET=]DIR", help="The folder of a dataset of yours.")
@@ -96,7 +106,12 @@ class _Shots(_Names):
 @click.option("--force", is_flag=True, help="Run cells again that are done.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @click.option(
-    "--format", "style", type=click.Choice(["auto", "rich", "github", "json"]), default="auto", show_default=True
+    "--format",
+    "style",
+    type=click.Choice(["auto", "rich", "github", "json", "csv", "latex"]),
+    default="auto",
+    show_default=True,
+    help="auto: rich in a terminal, else github.",
 )
 @RESULTS
 @PLUGINS
@@ -124,6 +139,25 @@ def list_command(plugins: tuple[Path, ...], check: bool) -> None:
 
     for line in listing(plugins, check):
         click.echo(line)
+
+
+@cli.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--correction", type=click.Choice(["holm", "fdr_bh"]), default="holm", show_default=True)
+@click.option("--margin", type=click.FloatRange(0, 100), default=0.5, show_default=True, help="In mAP points.")
+@click.option(
+    "--format", "style", type=click.Choice(["auto", "rich", "github", "json"]), default="auto", show_default=True
+)
+@click.pass_context
+def compare_command(context: click.Context, /, **options: Any) -> None:
+    """Show two sets of results side by side: B is better, worse or the same, cell by cell.
+
+    A and B are results folders, or git revisions: REV (its results/reference) or REV:PATH.
+    """
+    from xshot_bench.benchmarks.invocation import compare_results
+
+    context.exit(compare_results(options))
 
 
 @cli.command("sync")

@@ -2,113 +2,91 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xshot_bench.benchmarks.plan import Plan
-from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.blocks import rankings
+from xshot_bench.benchmarks.comparison import Block, Comparison, Pair, Row
+from xshot_bench.benchmarks.episode import make_episode
+from xshot_bench.benchmarks.ladder import Drawn, difference, paired, power
+from xshot_bench.benchmarks.metrics import average_precision
+from xshot_bench.benchmarks.plan import Material, Plan
+from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
 from xshot_bench.benchmarks.records import Record
-from xshot_bench.benchmarks.significance import Estimate, holm, two_way
+from xshot_bench.benchmarks.significance import ALPHA, Correction, correct, draw_sd, two_way
 from xshot_bench.benchmarks.store import Store
-from xshot_bench.datasets.splitting import Gallery, Shots
+from xshot_bench.benchmarks.tiers import letters
+from xshot_bench.datasets.features import open_features
+
+ZERO_SHOT = "clip"  # what the shots must be worth: a method below it is marked
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Paired difference of mean mAP to ``baseline`` over the draws and queries that both have.
+class Place:
+    """All methods on one dataset at one X: their rows, and the AP that they are made of."""
 
-    p_holm: the two-way test's p, corrected over the whole table; None where there is one draw only.
-    """
-
-    baseline: str
-    estimate: Estimate
-    p_holm: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method at one X: mAP (fractions) per direction and their mean with its interval over draws and queries.
-
-    draws: cells done, of ``asked``. reason: why cells are missing, if any failed or were declined.
-    seconds: median computing time of a cell.
-    """
-
-    dataset: str
-    shots: Shots
-    method: str
-    draws: int
-    asked: int
-    i2t: float = float("nan")
-    t2i: float = float("nan")
-    mean: Estimate | None = None
-    difference: Difference | None = None
-    reason: str = ""
-    failed: int = 0
-    seconds: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Block:
-    """What all rows of a dataset share: split digest, sizes, and the floor, the mAP expected of a random ranking."""
-
-    dataset: str
-    split: str
-    queries: int
-    gallery: int
-    left_out: int
-    floor: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All that a table says. ``metric`` values are fractions."""
-
-    encoder: str
-    gallery: Gallery
-    baseline: str
-    blocks: tuple[Block, ...]
-    rows: tuple[Row, ...]
+    rows: list[Row]
+    aps: dict[str, Drawn]
 
 
 def compare(plan: Plan, records: dict[str, Record], store: Store) -> Comparison:
     """The comparison of a plan's cells, from the records there are of them (by cell digest)."""
     suite = plan.suite
-    rows: list[Row] = []
-    for dataset, shots in dict.fromkeys((cell.dataset, cell.shots) for cell in plan.cells):
-        entries: dict[str, list[Record | None]] = {}
-        for cell in plan.cells:
-            if (cell.dataset, cell.shots) == (dataset, shots):
-                entries.setdefault(cell.method, []).append(records.get(cell.digest))
-        aps = {method: _ap_by_draw(found, store) for method, found in entries.items()}
-        for method, found in entries.items():
-            switched = bool(suite.ablate) and method.startswith(f"{suite.ablate}:")
-            baseline = suite.ablate if switched else suite.baseline
-            difference = _difference(baseline, aps[method], aps.get(baseline, {})) if method != baseline else None
-            rows.append(_row(Row(dataset, shots, method, len(aps[method]), len(found)), found, aps[method], difference))
-    blocks = [_block(material.name, material.split.digest, plan, records) for material in plan.materials]
-    return Comparison(suite.encoder, suite.gallery, suite.baseline, tuple(b for b in blocks if b), _corrected(rows))
+    spots = dict.fromkeys((cell.dataset, cell.shots) for cell in plan.cells)
+    places = [_place(plan, records, store, *spot) for spot in spots]
+    several = suite.draws > 1
+    pairs = _corrected([pair for place in places for pair in _pairs(place)], suite.correction) if several else ()
+    rows = [row for place in places for row in _judged(place.rows, pairs)]
+    if not several:
+        rows = _corrected_on_draw(rows, suite.correction)
+    blocks = [_block(material, plan, records) for material in plan.materials]
+    found = [row.difference for row in rows if row.difference]
+    return Comparison(
+        encoder=suite.encoder,
+        gallery=suite.gallery,
+        baseline=suite.baseline,
+        blocks=tuple(block for block in blocks if block),
+        rows=tuple(rows),
+        pairs=tuple(pairs),
+        correction=suite.correction,
+        margin=suite.margin / 100,
+        power=power(found, len(pairs)),
+        rankings=rankings(rows),
+    )
 
 
-def _ap_by_draw(found: list[Record | None], store: Store) -> dict[int, np.ndarray]:
+def _place(plan: Plan, records: dict[str, Record], store: Store, dataset: str, shots: int) -> Place:
+    entries: dict[str, list[Record | None]] = {}
+    for cell in plan.cells:
+        if (cell.dataset, cell.shots) == (dataset, shots):
+            entries.setdefault(cell.method, []).append(records.get(cell.digest))
+    aps = {method: _drawn(found, store) for method, found in entries.items()}
+    rows = []
+    for variant in plan.variants:
+        baseline = plan.kept(variant.reference or plan.suite.baseline)
+        to = difference(baseline, aps[variant.name], aps.get(baseline, {}), plan.suite.margin / 100)
+        row = Row(dataset, shots, variant.name, len(aps[variant.name]), len(entries[variant.name]))
+        row = replace(row, group=variant.group, also=variant.also, difference=to if variant.name != baseline else None)
+        if variant.reference:
+            row = replace(row, reference=baseline)
+        rows.append(_filled(row, entries[variant.name], aps[variant.name]))
+    return Place(rows, aps)
+
+
+def _drawn(found: list[Record | None], store: Store) -> Drawn:
     """Draw -> AP ``[Q,2]`` of every query in both directions, for the cells that are done."""
     done = [record for record in found if record and record.status == "done"]
     return {r.cell.draw: store.average_precision(r)[list(DIRECTIONS)].to_numpy() for r in done}
 
 
-def _difference(baseline: str, own: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> Difference | None:
-    shared = sorted(own.keys() & other.keys())
-    if not shared:
-        return None
-    return Difference(baseline, two_way(np.stack([(own[d] - other[d]).mean(1) for d in shared])))
-
-
-def _row(row: Row, found: list[Record | None], aps: dict[int, np.ndarray], difference: Difference | None) -> Row:
+def _filled(row: Row, found: list[Record | None], aps: Drawn) -> Row:
     unfinished = [record for record in found if record and record.status != "done"]
     row = replace(
         row,
-        difference=difference,
         failed=sum(record.status == "failed" for record in unfinished),
         reason="; ".join(dict.fromkeys(f"{record.status}: {record.reason}" for record in unfinished)),
     )
@@ -117,24 +95,95 @@ def _row(row: Row, found: list[Record | None], aps: dict[int, np.ndarray], diffe
     values = np.stack([aps[draw] for draw in sorted(aps)])
     i2t, t2i = np.nanmean(values, axis=(0, 1))
     seconds = [sum(record.seconds.values()) for record in found if record and record.status == "done"]
-    return replace(row, i2t=i2t, t2i=t2i, mean=two_way(values.mean(2)), seconds=statistics.median(seconds))
+    return replace(
+        row,
+        i2t=float(i2t),
+        t2i=float(t2i),
+        mean=two_way(values.mean(2)),
+        draw_sd=draw_sd(values.mean(2)),
+        seconds=statistics.median(seconds),
+    )
 
 
-def _corrected(rows: list[Row]) -> tuple[Row, ...]:
-    """Holm's correction over every hypothesis of the table; a test over the queries of one draw is none."""
-    tested = [i for i, row in enumerate(rows) if row.difference and row.difference.estimate.over != "queries"]
-    corrected = holm([rows[i].difference.estimate.p for i in tested])  # type: ignore[union-attr]
-    for i, p in zip(tested, corrected, strict=True):
-        difference = rows[i].difference
-        if difference:
-            rows[i] = replace(rows[i], difference=replace(difference, p_holm=p))
-    return tuple(rows)
+def _pairs(place: Place) -> list[Pair]:
+    """The hypotheses of one dataset and X: every pair of methods, and each row against its baseline and zero-shot."""
+    rows = place.rows
+    asked = [(a.method, b.method) for a, b in itertools.combinations(rows, 2) if a.group == b.group == "methods"]
+    asked += [(row.method, row.difference.baseline) for row in rows if row.difference]
+    asked += [(row.method, ZERO_SHOT) for row in rows if ZERO_SHOT in place.aps and row.method != ZERO_SHOT]
+    once = {frozenset(names): names for names in reversed(asked)}
+    found = []
+    for first, second in reversed(once.values()):
+        values = paired(place.aps[first], place.aps[second])
+        if values is not None and len(values) > 1:
+            found.append(Pair(rows[0].dataset, rows[0].shots, first, second, two_way(values)))
+    return found
 
 
-def _block(dataset: str, split: str, plan: Plan, records: dict[str, Record]) -> Block | None:
-    for cell in plan.cells:
-        record = records.get(cell.digest)
-        if cell.dataset == dataset and record and record.status == "done":
-            counts = record.counts
-            return Block(dataset, split, counts["queries"], counts["gallery"], counts["left_out"], record.floor["i2t"])
-    return None
+def _corrected(pairs: Sequence[Pair], correction: Correction) -> tuple[Pair, ...]:
+    corrected = correct([pair.estimate.p for pair in pairs], correction)
+    return tuple(replace(pair, p_corrected=p) for pair, p in zip(pairs, corrected, strict=True))
+
+
+def _judged(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Row]:
+    """The rows of one dataset and X with what the corrected tests say of them."""
+    known = {
+        frozenset((pair.first, pair.second)): pair.p_corrected
+        for pair in pairs
+        if (pair.dataset, pair.shots) == (rows[0].dataset, rows[0].shots)
+    }
+
+    def told_apart(a: str, b: str) -> bool:
+        p = known.get(frozenset((a, b)))
+        return p is not None and p <= ALPHA
+
+    ranked = sorted((r for r in rows if r.mean and r.group == "methods"), key=lambda r: -r.mean.mean)  # type: ignore[union-attr]
+    tiers = letters([row.method for row in ranked], told_apart) if known and len(ranked) > 1 else {}
+    zero_shot = next((row.mean.mean for row in rows if row.method == ZERO_SHOT and row.mean), -np.inf)
+    judged = []
+    for row in rows:
+        to = row.difference
+        if to:
+            to = replace(to, p_corrected=known.get(frozenset((row.method, to.baseline))))
+        lower = row.mean is not None and row.mean.mean < zero_shot
+        below = "significantly below" if told_apart(row.method, ZERO_SHOT) else "below"
+        judged.append(
+            replace(row, difference=to, tier=tiers.get(row.method, ""), below=below if lower else "")  # type: ignore[arg-type]
+        )
+    return judged
+
+
+def _corrected_on_draw(rows: Sequence[Row], correction: Correction) -> list[Row]:
+    """With a single draw, the tests over its queries are what is corrected."""
+    on_draw = [next(iter(row.difference.on_draw.values())) if row.difference else None for row in rows]
+    return [
+        replace(row, difference=replace(row.difference, p_corrected=p)) if row.difference else row
+        for row, p in zip(rows, correct(on_draw, correction), strict=True)
+    ]
+
+
+def _block(material: Material, plan: Plan, records: dict[str, Record]) -> Block | None:
+    cells = [cell.digest for cell in plan.cells if cell.dataset == material.name]
+    done = [r for digest in cells if (r := records.get(digest)) and r.status == "done"]
+    if not done:
+        return None
+    counts = done[0].counts
+    return Block(
+        dataset=material.name,
+        split=material.split.digest,
+        queries=counts["queries"],
+        gallery=counts["gallery"],
+        left_out=counts["left_out"],
+        floor=statistics.fmean(record.floor["i2t"] for record in done),
+        ceiling=_ceiling(material, plan) if plan.suite.oracle else None,
+    )
+
+
+def _ceiling(material: Material, plan: Plan) -> float:
+    """The mAP of a ranking that knows the labels: the metric run on one-hot label scores."""
+    features = open_features(material.features)
+    setting = Setting(plan.suite.shots[0], material.split.draws[0], plan.suite.gallery)
+    key = make_episode(features, material.split, setting).answers.key["i2t"]
+    onehot = np.eye(len(features.classes), dtype=np.float32)
+    scores = onehot[key.query_label] @ onehot[key.gallery_label].T
+    return float(np.nanmean(average_precision(scores, key.query_label, key.gallery_label)))

@@ -12,19 +12,26 @@ from typing import Any
 import click
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.compare import Comparison, compare
+from xshot_bench.benchmarks.compare import compare
+from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.executors import execute
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.report import changes as report
 from xshot_bench.benchmarks.report import table
+from xshot_bench.benchmarks.report.latex import to_latex
+from xshot_bench.benchmarks.report.sheet import to_csv
+from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.datasets.features import FeatureOptions, default_cache
 from xshot_bench.datasets.splitting import to_json
 
-SUITE_OPTIONS = ("methods", "ablate", "datasets", "encoder", "protocol", "shots", "draws", "gallery", "baseline")
+SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "protocol", "shots", "draws", "gallery",
+                 "baseline", "correction", "margin", "oracle")  # fmt: skip
+DATA = {"json": table.to_json, "csv": to_csv, "latex": to_latex}
 QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 
@@ -74,7 +81,7 @@ def main(options: Mapping[str, Any]) -> int:
     with call.store.writing():
         plan = call.plan()
         comparison, tracker = run_suite(call, plan, Progress())
-    _show(comparison, options["style"])
+    _show(comparison, options["style"], options["ladder"])
     _say_where(call, tracker)
     return 1 if any(row.failed for row in comparison.rows) else 0
 
@@ -103,7 +110,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     except BaseException:
         tracker.finish({}, "KILLED")
         raise
-    tracker.finish({"table.md": table.markdown(comparison), "table.json": table.to_json(comparison)})
+    tracker.finish({"table.md": table.markdown(comparison, ladder=True), "table.json": table.to_json(comparison)})
     return comparison, tracker
 
 
@@ -118,6 +125,23 @@ def sync_store(results: Path, uri: str | None) -> str:
     if tracker.error:
         raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error}")
     return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"
+
+
+def compare_results(options: Mapping[str, Any]) -> int:
+    """Print two sets of results side by side; returns the exit code."""
+    judging, style = Judging(options["correction"], options["margin"] / 100), options["style"]
+    with opened(options["a"]) as old, opened(options["b"]) as new:
+        found = changes(old, new, judging)
+    if style == "json":
+        click.echo(report.to_json(found))
+    elif _rich(style):
+        from rich.console import Console
+
+        console = Console()
+        console.print(report.rich_table(found, judging, console.width))
+    else:
+        click.echo(report.markdown(found, judging))
+    return 1 if any(change.failed for change in found) else 0
 
 
 def regenerate_splits(name: str, folder: Path | None, plugins: Sequence[Path]) -> list[Path]:
@@ -185,15 +209,20 @@ def _forecast(call: Invocation, plan: Plan) -> str:
     return f"{len(plan.cells)} cells: {counts}. {time[0].upper()}{time[1:]}{more}."
 
 
-def _show(comparison: Comparison, style: str) -> None:
-    if style == "json":
-        click.echo(table.to_json(comparison))
-    elif style == "rich" or (style == "auto" and sys.stdout.isatty()):
+def _show(comparison: Comparison, style: str, ladder: bool) -> None:
+    if _rich(style):
         from rich.console import Console
 
-        Console().print(table.rich_tables(comparison))
+        console = Console()
+        console.print(table.rich_tables(comparison, console.width, ladder))
+    elif style in DATA:
+        click.echo(DATA[style](comparison), nl=style == "json")
     else:
-        click.echo(table.markdown(comparison))
+        click.echo(table.markdown(comparison, ladder))
+
+
+def _rich(style: str) -> bool:
+    return style == "rich" or (style == "auto" and sys.stdout.isatty())
 
 
 def _say_where(call: Invocation, tracker: Tracker) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.ablation import Variant, ablation_variants, parse_variant
+from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep
 from xshot_bench.benchmarks.episode import check_setting
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
@@ -76,6 +76,10 @@ class Plan:
         record = self.records.get(cell.digest)
         return record.status if record else "new"
 
+    def kept(self, name: str) -> str:
+        """The name under which a variant is run and shown."""
+        return next((variant.name for variant in self.variants if name in variant.also), name)
+
     def seconds_left(self, recorded: Sequence[Record]) -> float | None:
         """Computing time of the jobs, from the median of earlier cells of each method; None where one is unknown."""
         known: dict[str, list[float]] = defaultdict(list)
@@ -90,24 +94,26 @@ class Plan:
 
 def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
     """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
-    variants = [parse_variant(registry, name, suite.settings) for name in suite.methods]
+    asked = [parse_variant(registry, name, suite.settings) for name in suite.methods]
     if suite.ablate:
-        variants += [parse_variant(registry, v, suite.settings) for v in ablation_variants(registry, suite.ablate)]
+        asked += ablation(registry, suite.ablate, suite.settings)
+    for series in suite.sweep:
+        asked += sweep(registry, series, suite.settings)
+    variants = distinct(registry, asked)
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
     tokens = any("tokens" in variant.build(registry).needs for variant in variants)
     materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
 
-    cells: dict[str, Cell] = {}
+    cells: list[Cell] = []
     jobs: list[Job] = []
     records: dict[str, Record] = {}
     for material in materials:
         for shots in suite.shots:
             for variant in variants:
-                drawn = _draws(suite, registry, variant, material, shots)
-                group = [cell for cell in drawn if cell.digest not in cells]
-                cells |= {cell.digest: cell for cell in group}
+                group = _draws(suite, registry, variant, material, shots)
+                cells += group
                 todo = []
                 for cell in group:
                     record = store.record(cell.digest)
@@ -122,15 +128,14 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                     Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
                     for bunch in bunches
                 ]
-    kept = {variant.name: variant for variant in variants}
-    return Plan(suite, tuple(kept.values()), tuple(materials), tuple(cells.values()), records, tuple(jobs))
+    return Plan(suite, variants, tuple(materials), tuple(cells), records, tuple(jobs))
 
 
 def encode_missing(plan: Plan, cache: Path, progress: Callable[[str, int, int], None]) -> None:
-    """Encode the datasets whose features are not in the cache, if a job needs them."""
+    """Encode the datasets whose features are not in the cache, if a job or the row of known labels needs them."""
     needed = {job.features for job in plan.jobs}
     for material in plan.materials:
-        if material.features in needed:
+        if plan.suite.oracle or material.features in needed:
             load_features(material.dataset, material.encoder, cache, material.options, progress=progress)
 
 

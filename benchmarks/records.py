@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ class Cell(BaseModel):
     @property
     def plugin(self) -> str:
         """The method's name without its variant."""
-        return self.method.partition(":")[0]
+        return re.split("[:{]", self.method)[0]
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xshot_bench import InputError
+from xshot_bench.benchmarks.significance import Correction
 from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
 SUITES = Path(__file__).parent / "suites"
@@ -18,15 +19,18 @@ SUITES = Path(__file__).parent / "suites"
 class Suite(BaseModel):
     """The question a table answers.
 
-    methods: names, with switches after a colon. ablate: a method to take apart, switch by switch. datasets: names,
-    with a class split after a slash. protocol: whose rules. shots: every X. draws: how many of the split's support
-    draws. baseline: the method that differences are taken to. settings: method -> parameter -> value, from ``--set``.
+    methods: names, with switches after a colon and parameters in braces. ablate: a method to take apart. sweep: series
+    of one parameter's values, as ``flexclip.pseudo=50,100``. datasets: names, with a class split after a slash.
+    protocol: whose rules. shots: every X. draws: how many of the split's support draws. baseline: the method that
+    differences are taken to. settings: method -> parameter -> value, from ``--set``. correction: over all hypotheses of
+    the table. margin: the difference that matters, in mAP points. oracle: show the mAP of known labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     methods: tuple[str, ...] = Field(min_length=1)
     ablate: str = ""
+    sweep: tuple[str, ...] = ()
     datasets: tuple[str, ...] = Field(min_length=1)
     encoder: str = Field(min_length=1)
     protocol: Protocol = "xshot"
@@ -35,6 +39,9 @@ class Suite(BaseModel):
     gallery: Gallery
     baseline: str = "clip"
     settings: dict[str, dict[str, Any]] = {}
+    correction: Correction = "holm"
+    margin: float = Field(default=0.5, ge=0, le=100)
+    oracle: bool = False
 
     @field_validator("methods", "datasets", "shots")
     @classmethod

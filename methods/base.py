@@ -71,6 +71,8 @@ class Method(ABC):
         space), ``class_text`` (a text feature for each class), ``tokens`` (spatial tokens of the images), ``source``
         (labelled items of source classes, which the protocol ``kshot`` has not).
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
+    components: the switches that each take one component out, of different parameters; ``--ablate`` runs the method
+        without each, with each alone and with none, and then the other switches.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
 
     Keep what is learnt as tensors, numbers, strings, and tuples, lists, dicts and objects of your own classes made of
@@ -79,6 +81,7 @@ class Method(ABC):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"joint", "class_text"})
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    components: ClassVar[tuple[str, ...]] = ()
     stack: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

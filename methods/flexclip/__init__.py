@@ -87,6 +87,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         "shut": {"fusion": "shut"},
         "posterior": {"score_by": "posterior"},
     }
+    components: ClassVar = ("nogen", "nofusion")
 
     @property
     def scoring(self) -> Scoring:

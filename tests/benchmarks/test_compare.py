@@ -1,5 +1,7 @@
 """The table's numbers, computed again from the stored AP per query."""
 
+import itertools
+
 import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
@@ -41,12 +43,15 @@ def test_differences_are_paired_by_draw_and_query(rows_and_ap):
         assert rows["clip", shots]["difference"] is None
 
 
-def test_holm_is_over_the_whole_table(rows_and_ap):
-    rows, _, _ = rows_and_ap
-    tested = [row["difference"] for row in rows.values() if row["difference"]]
-    expected = multipletests([d["estimate"]["p"] for d in tested], method="holm")[1]
-    assert len(tested) == 4
-    assert [d["p_holm"] for d in tested] == pytest.approx(list(expected))
+def test_holm_is_over_every_pair_of_the_whole_table(rows_and_ap):
+    rows, ap, table = rows_and_ap
+    asked = [(x, a, b) for x in (1, 2) for a, b in itertools.combinations(["clip", "prototype", "random"], 2)]
+    raw = [two_way(np.stack([(ap[a, x, d] - ap[b, x, d]).mean(1) for d in range(3)])).p for x, a, b in asked]
+    expected = dict(zip(asked, multipletests(raw, method="holm")[1], strict=True))
+    assert {(p["shots"], p["first"], p["second"]): p["p_corrected"] for p in table["pairs"]} == pytest.approx(expected)
+    for (method, shots), row in rows.items():
+        if row["difference"]:
+            assert row["difference"]["p_corrected"] == pytest.approx(expected[shots, "clip", method])
 
 
 def test_only_draws_that_both_have_are_compared(bench, tmp_path):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from xshot_bench.benchmarks.bench_significance import Study, simulate
-from xshot_bench.benchmarks.significance import draw_sd, holm, sign_flip, two_way
+from xshot_bench.benchmarks.bench_significance import LOUD, QUIET, Study, sign_flips, simulate
+from xshot_bench.benchmarks.significance import (
+    Estimate,
+    bootstrap,
+    correct,
+    draw_sd,
+    effect,
+    matters,
+    sign_flip,
+    smallest_p,
+    two_way,
+)
 
 
 def study(rng: np.random.Generator, draws: int = 5, queries: int = 40) -> np.ndarray:
@@ -103,27 +115,81 @@ def test_draw_sd() -> None:
 
 def test_sign_flip_by_hand() -> None:
     rng = np.random.default_rng(6)
-    # of the 8 flips of (1, 2, 4) the one itself and its negative are as extreme
-    assert sign_flip(np.array([1.0, 2.0, 4.0, np.nan]), rng) == pytest.approx(2 / 8)
-    assert sign_flip(np.zeros(40), rng) == 1
-    assert sign_flip(np.array([0.3]), rng) == 1
-    differences = rng.standard_normal(200) + 0.15
-    p = sign_flip(differences, np.random.default_rng(7))
-    assert p == sign_flip(differences, np.random.default_rng(7))
-    assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    # of the 8 flips of (1, 2, 4) the one itself and its negative are as extreme; of (1, -1, 4), those of ±6 and ±4
+    assert sign_flip(np.array([[1.0, 2.0, 4.0], [-1.0, -2.0, -4.0]]), rng) == pytest.approx([2 / 8, 2 / 8])
+    assert sign_flip(np.array([1.0, -1.0, 4.0]), rng) == pytest.approx([6 / 8])
+    assert sign_flip(np.zeros((1, 40)), rng) == pytest.approx([1])
+    assert sign_flip(np.array([0.3]), rng) == pytest.approx([1])
+
+
+@pytest.mark.parametrize("queries", [9, 200])
+def test_sign_flip_is_scipys_permutation_test(queries: int) -> None:
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((3, queries)) + 0.15
+    p = sign_flip(rows, np.random.default_rng(8))
+    for row, own in zip(rows, p, strict=True):
+        peer = stats.permutation_test(
+            (row,), np.mean, permutation_type="samples", vectorized=True, n_resamples=9999, rng=rng
+        )
+        # scipy doubles a one-sided share, so that its own standard error is up to .009
+        assert own == pytest.approx(peer.pvalue, abs=1e-12 if queries == 9 else 0.03)
+    assert (p == sign_flip(rows, np.random.default_rng(8))).all()
 
 
 def test_sign_flip_is_uniform_under_the_null() -> None:
-    rng = np.random.default_rng(8)
-    p = [sign_flip(rng.standard_normal(12), rng) for _ in range(300)]
+    p = sign_flips(300, 12, np.random.default_rng(8))
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
-def test_holm_leaves_out_what_was_not_tested() -> None:
+def test_the_smallest_p_is_what_a_perfect_record_gets() -> None:
+    for n in (2, 3, 5, 6, 10):
+        perfect = np.arange(1.0, n + 1)
+        assert smallest_p(n) == pytest.approx(stats.wilcoxon(perfect).pvalue)
+        assert smallest_p(n) == pytest.approx(sign_flip(perfect, np.random.default_rng(0))[0])
+
+
+def test_effect_by_hand() -> None:
+    found = effect(np.array([[0.1, 0.3, -0.1, np.nan], [0.3, -0.3, -0.3, 1.0], [0.2, 0.0, 0.1, 1.0]]))
+    # means over draws .2, 0, -.1 and over queries .1, -.1, .1
+    assert (found.wins, found.ties, found.losses) == (1, 1, 1)
+    assert found.draws_won == pytest.approx(2 / 3)
+    assert found.d_z == pytest.approx((0.1 / 3) / np.std([0.2, 0, -0.1], ddof=1))
+    same = effect(np.zeros((4, 3)))
+    assert (same.draws_won, same.ties) == (0.5, 3)
+    assert np.isnan(same.d_z)
+
+
+def test_bootstrap_over_draws_and_queries() -> None:
+    values = study(np.random.default_rng(11), draws=8, queries=60) + 0.1
+    rng = np.random.default_rng(12)
+    means = [values[np.ix_(rng.integers(0, 8, 8), rng.integers(0, 60, 60))].mean() for _ in range(4000)]
+    found = bootstrap(values, np.random.default_rng(13))
+    assert found == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.006)
+    assert found == bootstrap(values, np.random.default_rng(13))
+    single = bootstrap(values[:1], np.random.default_rng(13))  # over queries alone
+    peer = stats.bootstrap((values[0],), np.mean, method="percentile", rng=rng).confidence_interval
+    assert single == pytest.approx((peer.low, peer.high), abs=0.01)
+    assert bootstrap(np.full((3, 5), 0.5), rng) == (0.5, 0.5)
+    assert np.isnan(bootstrap(np.ones((3, 1)), rng)).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.006, 0.02, "different"), (-0.02, -0.006, "different"), (-0.005, 0.005, "equivalent"),
+     (-0.001, 0.006, "undecided"), (0.001, 0.006, "undecided"), (np.nan, np.nan, None)],
+)  # fmt: skip
+def test_what_matters(low: float, high: float, verdict: str | None) -> None:
+    assert matters(Estimate(0, 0, 1, low, high, None, 1, 1, "nothing"), 0.005) == verdict
+
+
+def test_corrections_leave_out_what_was_not_tested() -> None:
     # by hand: .01·3, then max(.03, .03·2), then max(.06, .04·1)
-    assert holm([0.01, None, 0.04, float("nan"), 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), None, 0.06]
-    assert holm([None]) == [None]
-    assert holm([]) == []
+    p = [0.01, None, 0.04, float("nan"), 0.03]
+    assert correct(p) == [pytest.approx(0.03), None, pytest.approx(0.06), None, pytest.approx(0.06)]
+    # from the largest: .04·3/3, then min(.04, .03·3/2), then .01·3/1
+    assert correct(p, "fdr_bh") == [pytest.approx(0.03), None, pytest.approx(0.04), None, pytest.approx(0.04)]
+    assert correct([None]) == [None]
+    assert correct([]) == []
 
 
 def test_two_equal_methods_are_rarely_told_apart() -> None:
@@ -135,10 +201,18 @@ def test_two_equal_methods_are_rarely_told_apart() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [LOUD, QUIET], ids=["loud", "quiet"])
 @pytest.mark.parametrize(("draws", "limit"), [(5, 0.07), (10, 0.06)])
 @pytest.mark.parametrize("sd", [0.005, 0.01, 0.02])
-def test_false_positives_and_coverage(draws: int, limit: float, sd: float) -> None:
-    rates = simulate(Study(sd, draws), 4000, np.random.default_rng(10))
+def test_false_positives_and_coverage(kind: Study, draws: int, limit: float, sd: float) -> None:
+    rates = simulate(replace(kind, draw_sd=sd, draws=draws), 4000, np.random.default_rng(10))
     assert rates.two_way <= limit
     assert 0.93 <= rates.covers_difference <= 0.97
     assert 0.93 <= rates.covers_map <= 0.97
+    assert rates.queries_of_one > rates.two_way
+
+
+@pytest.mark.slow
+def test_sign_flips_are_uniform_in_the_long_run() -> None:
+    p = sign_flips(4000, 100, np.random.default_rng(14))
+    assert stats.kstest(p, "uniform").pvalue > 0.01

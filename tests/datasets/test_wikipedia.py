@@ -89,7 +89,8 @@ def test_all_that_is_bad_is_said_at_once(tmp_path):
     assert "7 of 63 items are bad" in said
     for place, words in (
         (1, f"texts/{texts[0]}.xml"), (2, "is not a picture"), (3, "text is empty"), (4, "no file 'images/history/"),
-        (41, "not among 1 to 10"), (42, "leads outside the folder"), (43, "is that of trainset_txt_img_cat.list line 10"),
+        (41, "not among 1 to 10"), (42, "leads outside the folder"),
+        (43, "is that of trainset_txt_img_cat.list line 10"),
     ):  # fmt: skip
         (line,) = [line for line in said.splitlines() if f"line {place}: " in line]
         assert words in line
