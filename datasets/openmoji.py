@@ -25,7 +25,7 @@ from xshot_bench.datasets.splitting import Protocol, Split, write_split
 from xshot_bench.datasets.xshot import VARIANTS, check_split, load_split, make_split
 
 DRAWING = "openmoji/1"  # raise it when pictures are drawn differently
-SIDE, SIZE = 256, 190  # pixels of a picture's side, and of the font
+SIDE, SIZE = 224, 166  # pixels of a picture's side, as encoders want it, and of the font
 LEAST = 10
 PRIVATE = 0xF0000  # where ligatures get characters of their own
 VARIATION = 0xFE0F

@@ -104,12 +104,14 @@ def preprocess(picture: Image.Image) -> Tensor:
     """A picture (RGB or RGBA) on white, padded to a square, as bytes ``[3,224,224]``; the tower scales them."""
     import numpy as np
 
-    side = max(picture.size)
-    square = Image.new("RGB", (side, side), "white")
-    corner = ((side - picture.width) // 2, (side - picture.height) // 2)
-    square.paste(picture, corner, picture if picture.mode == "RGBA" else None)
-    pixels = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    if picture.mode == "RGBA" or picture.width != picture.height:
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), "white")
+        corner = ((side - picture.width) // 2, (side - picture.height) // 2)
+        square.paste(picture, corner, picture if picture.mode == "RGBA" else None)
+        picture = square
+    pixels = np.array(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _package_folder(module: str, distribution: str) -> Path:
