@@ -30,12 +30,13 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Answers:
-    """What only the judge sees: ids and labels of queries ``[Q]`` and gallery ``[G]``.
+    """What only the judge sees: ids and labels of queries (Q) and gallery (G).
 
     pair: the position of each query's own pair in the gallery ``[Q]``, -1 where it is not there.
     """
 
     query_ids: tuple[str, ...]
+    gallery_ids: tuple[str, ...]
     query_label: np.ndarray
     gallery_label: np.ndarray
     pair: np.ndarray
@@ -94,6 +95,7 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
     order = {int(row): place for place, row in enumerate(gallery)}
     answers = Answers(
         query_ids=tuple(features.ids[i] for i in queries),
+        gallery_ids=tuple(features.ids[i] for i in gallery),
         query_label=features.label[queries],
         gallery_label=features.label[gallery],
         pair=np.array([order.get(int(row), -1) for row in queries]),

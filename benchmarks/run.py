@@ -15,6 +15,7 @@ import pandas as pd
 from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.episode import Episode, make_episode
+from xshot_bench.benchmarks.evidence import Evidence
 from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
@@ -56,12 +57,14 @@ def lost(job: Job) -> Iterator[Result]:
         yield _unfinished(job, cell, "failed", "the process that ran it was killed (out of memory, or a crash)", "")
 
 
-def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame]:
-    """Metrics of a fitted method, and its AP per query: columns ``query``, ``i2t``, ``t2i``."""
+def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:
+    """Metrics of a fitted method, its AP and first items of every query, and its precision by recall (see records)."""
     answers = episode.answers
     ap = pd.DataFrame({"query": answers.query_ids})
     numbers: dict[str, float] = {}
+    precision: dict[str, list[float]] = {}
     for direction in DIRECTIONS:
+        evidence = Evidence(answers)
         per_query: list[np.ndarray] = []
         short: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
@@ -72,15 +75,18 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
             per_query.append(metrics.average_precision(block, *labels))
             short.append(metrics.average_precision(block, *labels, SHORT_LIST))
             ranks.append(metrics.pair_ranks(block, answers.pair[rows]))
+            evidence.add(block, *labels)
             start += len(block)
         ap[direction] = np.concatenate(per_query)
+        ap[f"{direction}_first"], ap[f"{direction}_right"] = evidence.first()
+        precision[direction] = evidence.precision()
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())
         numbers[f"{direction}/mAP_50"] = float(np.nanmean(np.concatenate(short)))
         rank = np.concatenate(ranks)
         if (rank > 0).any():
             numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
-    return numbers, ap
+    return numbers, ap, precision
 
 
 def _run_one(job: Job, cell: Cell) -> Result:
@@ -112,7 +118,7 @@ def _run_together(job: Job) -> list[Result]:
 
 
 def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:
-    numbers, ap = judge(method, episode)
+    numbers, ap, precision = judge(method, episode)
     clock.lap("score")
     answers = episode.answers
     floor = metrics.expected_random_map(answers.query_label, answers.gallery_label)
@@ -121,6 +127,7 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
         status="done",
         metrics=numbers,
         floor=dict.fromkeys(DIRECTIONS, floor),
+        precision=precision,
         counts={
             "queries": len(ap),
             "gallery": len(answers.gallery_label),
