@@ -122,7 +122,7 @@ def expected_random_map(query_label: np.ndarray, gallery_label: np.ndarray) -> f
 def _relevant_ranks(
     scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray, tie_seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Queries ``[n]`` with the ascending ranks ``[n,R]`` of what is relevant to them; those without any are left out."""
+    """Queries ``[n]`` with the ascending ranks ``[n,R]`` of what is relevant; those without any are left out."""
     scores = _checked(scores, (len(query_label), len(gallery_label)))
     ranker = _Ranker(scores, tie_seed)
     for label in np.unique(query_label):

@@ -1,7 +1,7 @@
 """``results/``: one atomic record for each cell, the one source of truth.
 
 results/cells/<digest>.json               the record; a cell counts as run when this file is whole
-results/cells/<digest>.<sha>.parquet      AP per query and what was ranked first, written before the record that names it
+results/cells/<digest>.<sha>.parquet      AP and first items of every query, written before the record
 results/cells/<digest>.traceback.txt      of a failed cell
 results/splits/<digest>.json              the splits that were used
 """
