@@ -95,8 +95,8 @@ class Record(BaseModel):
 class Result:
     """A record with its AP per query, and of a failure the traceback.
 
-    ap: columns ``query`` (item id), ``i2t``, ``t2i``; and of each direction ``i2t_first``, the ids of the items ranked
-    first, with ``i2t_right``, which of them are relevant.
+    ap: columns ``query`` (item id), ``class``, ``i2t``, ``t2i``; and of each direction ``i2t_first``, the ids of the
+    items ranked first, with ``i2t_right``, which of them are relevant.
     """
 
     record: Record

@@ -60,7 +60,8 @@ def lost(job: Job) -> Iterator[Result]:
 def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:
     """Metrics of a fitted method, its AP and first items of every query, and its precision by recall (see records)."""
     answers = episode.answers
-    ap = pd.DataFrame({"query": answers.query_ids})
+    classes = [episode.task.classes[label] for label in answers.query_label]
+    ap = pd.DataFrame({"query": answers.query_ids, "class": classes})
     numbers: dict[str, float] = {}
     precision: dict[str, list[float]] = {}
     for direction in DIRECTIONS:

@@ -77,6 +77,7 @@ def test_what_was_ranked_first_is_kept_and_agrees_with_the_numbers():
     gallery = list(episode.answers.gallery_ids)
     for direction, ask, answer in (("i2t", image, text), ("t2i", text, image)):
         for row in ap.to_dict("records"):
+            assert row["class"] == features.classes[label[row["query"]]]
             scores = {item: float(ask[row["query"]] @ answer[item]) for item in gallery}
             assert row[f"{direction}_first"] == sorted(gallery, key=scores.__getitem__, reverse=True)[:10]
             right = [label[item] == label[row["query"]] for item in row[f"{direction}_first"]]
