@@ -12,6 +12,7 @@ from scipy import stats
 from xshot_bench.benchmarks.comparison import Ranking, Row
 from xshot_bench.benchmarks.significance import ALPHA, correct, smallest_p
 from xshot_bench.benchmarks.tiers import cliques
+from xshot_bench.datasets.splitting import Shots
 
 ENOUGH = 6  # blocks: with fewer no rank test of two methods can reach 5 %
 
@@ -21,7 +22,7 @@ def rankings(rows: Sequence[Row]) -> tuple[Ranking, ...]:
     return tuple(_ranking([r for r in rows if r.shots == x and r.group == "methods"]) for x in _shots(rows))
 
 
-def rank(shots: int, blocks: Sequence[str], methods: Sequence[str], scores: np.ndarray) -> Ranking:
+def rank(shots: Shots | None, blocks: Sequence[str], methods: Sequence[str], scores: np.ndarray) -> Ranking:
     """Rank ``methods`` by ``scores [blocks, methods]`` (larger is better; ties share their mean rank).
 
     Friedman's test asks whether all are alike (Demšar 2006); then Wilcoxon's signed-rank test of each pair,
@@ -63,7 +64,7 @@ def rank(shots: int, blocks: Sequence[str], methods: Sequence[str], scores: np.n
     )
 
 
-def _shots(rows: Sequence[Row]) -> list[int]:
+def _shots(rows: Sequence[Row]) -> list[Shots | None]:
     return list(dict.fromkeys(row.shots for row in rows))
 
 

@@ -21,6 +21,7 @@ from xshot_bench.benchmarks.significance import ALPHA, Correction, correct, draw
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.tiers import letters
 from xshot_bench.datasets.features import open_features
+from xshot_bench.datasets.splitting import Shots
 
 ZERO_SHOT = "clip"  # what the shots must be worth: a method below it is marked
 
@@ -59,7 +60,7 @@ def compare(plan: Plan, records: dict[str, Record], store: Store) -> Comparison:
     )
 
 
-def _place(plan: Plan, records: dict[str, Record], store: Store, dataset: str, shots: int) -> Place:
+def _place(plan: Plan, records: dict[str, Record], store: Store, dataset: str, shots: Shots) -> Place:
     entries: dict[str, list[Record | None]] = {}
     for cell in plan.cells:
         if (cell.dataset, cell.shots) == (dataset, shots):

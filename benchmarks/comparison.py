@@ -48,6 +48,7 @@ class Difference:
 class Row:
     """One method at one X: mAP per direction and their mean with its interval over draws and queries.
 
+    shots: None for the rows of chance and of known labels, which are the same at every X.
     group: the table it belongs to; rows of an ablation or a sweep are compared with the variant ``reference``.
     also: other names of the same configuration, which is run and shown once.
     draws: cells done, of ``asked``. draw_sd: the standard deviation of mean mAP from draw to draw.
@@ -57,7 +58,7 @@ class Row:
     """
 
     dataset: str
-    shots: Shots
+    shots: Shots | None
     method: str
     draws: int
     asked: int
@@ -81,7 +82,7 @@ class Pair:
     """Two methods of one dataset and X, ``first`` minus ``second``: one hypothesis of the table."""
 
     dataset: str
-    shots: Shots
+    shots: Shots | None
     first: str
     second: str
     estimate: Estimate
@@ -129,7 +130,7 @@ class Ranking:
     sets of methods of which no two are told apart. refused: why a test was not made; what needs it is empty then.
     """
 
-    shots: Shots
+    shots: Shots | None
     blocks: tuple[str, ...]
     methods: tuple[str, ...] = ()
     ranks: tuple[float, ...] = ()

@@ -35,13 +35,14 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Key:
-    """The answers of one direction: labels of queries ``[Q]`` and gallery ``[G]``.
+    """The answers of one direction: labels of queries ``[Q]`` and gallery ``[G]``, and the gallery's ids (G).
 
     pair: the position of each query's own pair in the gallery ``[Q]``, -1 where it is not there; None where every
         relevant item counts as its own (``instance``).
     unit: for each query ``[Q]``, the position in ``Answers.query_ids`` of the item that it is counted under.
     """
 
+    gallery_ids: tuple[str, ...]
     query_label: np.ndarray
     gallery_label: np.ndarray
     pair: np.ndarray | None
@@ -133,7 +134,8 @@ def _key(features: FeatureSet, queries: np.ndarray, gallery: np.ndarray, counted
     else:
         under = np.array([unit[int(row)] for row in queries], dtype=np.int64)
     pair = np.array([place.get(int(row), -1) for row in queries], dtype=np.int64)
-    return Key(features.label[queries], features.label[gallery], pair, under)
+    ids = tuple(features.ids[row] for row in gallery)
+    return Key(ids, features.label[queries], features.label[gallery], pair, under)
 
 
 class _Cut:

@@ -6,6 +6,7 @@ so that a gallery listed class by class favours nobody and every run of a progra
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,19 +41,40 @@ def average_precision(
     query's label. scores ``[Q,G]``, larger is more similar; labels ``[Q]`` and ``[G]``. The ranking is the full one
     unless a ``cutoff`` is given. Raises `ValueError` for scores that are not finite or not of shape ``[Q,G]``.
     """
-    scores = _checked(scores, (len(query_label), len(gallery_label)))
-    ranker = _Ranker(scores, tie_seed)
-    ap = np.full(len(scores), np.nan)
-    for label in np.unique(query_label):
-        relevant = np.asarray(gallery_label) == label
-        rows = np.flatnonzero(np.asarray(query_label) == label)
-        if not relevant.any():
-            _require_finite(scores[rows])
-            continue
-        for start in range(0, len(rows), ranker.rows):
-            block = rows[start : start + ranker.rows]
-            ap[block] = _average(ranker.ranks(block, relevant), cutoff)
+    ap = np.full(len(query_label), np.nan)
+    for rows, ranks in _relevant_ranks(scores, query_label, gallery_label, tie_seed):
+        ap[rows] = _average(ranks, cutoff)
     return ap
+
+
+def interpolated_precision(
+    scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray, tie_seed: int = 0
+) -> np.ndarray:
+    """Precision of each query at recall 0, 0.1, ..., 1 ``[Q,11]``; NaN for a query without a relevant item.
+
+    The highest precision at that recall or a later one, as trec_eval's ``iprec_at_recall``. Arguments and errors as in
+    `average_precision`.
+    """
+    found = np.full((len(query_label), 11), np.nan)
+    for rows, ranks in _relevant_ranks(scores, query_label, gallery_label, tie_seed):
+        size = ranks.shape[1]
+        precision = np.arange(1, size + 1) / ranks
+        highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        found[rows] = highest[:, [max(-(-level * size // 10), 1) - 1 for level in range(11)]]
+    return found
+
+
+def first_items(scores: np.ndarray, k: int, tie_seed: int = 0) -> np.ndarray:
+    """The positions of the first ``k`` items of each ranking, ``[Q,min(k,G)]``. Finite scores ``[Q,G]``."""
+    k = min(k, scores.shape[1])
+    place = _shuffled_places(scores.shape[1], tie_seed)
+    found = np.empty((len(scores), k), dtype=np.int64)
+    if k:
+        least = np.partition(scores, -k, axis=1)[:, -k]
+        for i, row in enumerate(scores):
+            reaching = np.flatnonzero(row >= least[i])  # more than k where several items tie for the last place
+            found[i] = reaching[np.lexsort((place[reaching], -row[reaching]))[:k]]
+    return found
 
 
 def pair_ranks(scores: np.ndarray, pair: np.ndarray, tie_seed: int = 0) -> np.ndarray:
@@ -115,6 +137,23 @@ def expected_random_map(query_label: np.ndarray, gallery_label: np.ndarray) -> f
     relevant = np.array([members.get(label, 0) for label in np.asarray(query_label).tolist()], dtype=np.int64)
     relevant = relevant[relevant > 0]
     return float(expected_random_ap(relevant, len(gallery_label)).mean()) if len(relevant) else float("nan")
+
+
+def _relevant_ranks(
+    scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray, tie_seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Queries ``[n]`` with the ascending ranks ``[n,R]`` of what is relevant; those without any are left out."""
+    scores = _checked(scores, (len(query_label), len(gallery_label)))
+    ranker = _Ranker(scores, tie_seed)
+    for label in np.unique(query_label):
+        relevant = np.asarray(gallery_label) == label
+        rows = np.flatnonzero(np.asarray(query_label) == label)
+        if not relevant.any():
+            _require_finite(scores[rows])
+            continue
+        for start in range(0, len(rows), ranker.rows):
+            block = rows[start : start + ranker.rows]
+            yield block, ranker.ranks(block, relevant)
 
 
 class _Ranker:

@@ -70,18 +70,20 @@ class Record(BaseModel):
     """What stands in ``results/cells/<digest>.json``.
 
     reason: one line, for cells that failed or were declined. metrics: ``i2t/mAP`` and the like, fractions.
-    floor: the expected mAP of a random ranking, per direction. seconds: per phase (episode, fit, score).
+    floor: the expected mAP of a random ranking, per direction. precision: its mean over the queries at recall 0, 0.1,
+    ..., 1, interpolated, per direction. seconds: per phase (episode, fit, score).
     ap_file, ap_sha256: the Parquet file with the AP of every query beside this file, and its digest.
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     cell: Cell
     status: Status
     reason: str = ""
     metrics: dict[str, float] = {}
     floor: dict[str, float] = {}
+    precision: dict[str, list[float]] = {}
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     diagnostics: dict[str, float] = {}
@@ -92,7 +94,11 @@ class Record(BaseModel):
 
 @dataclass
 class Result:
-    """A record with its AP per query (columns ``query``, ``i2t``, ``t2i``) and, of a failure, the traceback."""
+    """A record with its AP per query, and of a failure the traceback.
+
+    ap: columns ``query`` (item id), ``class``, ``i2t``, ``t2i``; and of each direction ``i2t_first``, the ids of the
+    items ranked first, with ``i2t_right``, which of them are relevant.
+    """
 
     record: Record
     ap: pd.DataFrame = field(default_factory=pd.DataFrame)

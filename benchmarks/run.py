@@ -15,6 +15,7 @@ import pandas as pd
 from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.episode import Episode, make_episode
+from xshot_bench.benchmarks.evidence import Evidence
 from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
@@ -57,13 +58,16 @@ def lost(job: Job) -> Iterator[Result]:
         yield _unfinished(job, cell, "failed", "the process that ran it was killed (out of memory, or a crash)", "")
 
 
-def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame]:
-    """Metrics of a fitted method, and its AP per query: columns ``query``, ``i2t``, ``t2i``."""
+def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:
+    """Metrics of a fitted method, its AP and first items of every query, and its precision by recall (see records)."""
     answers = episode.answers
-    ap = pd.DataFrame({"query": answers.query_ids})
+    classes = [episode.task.classes[label] for label in answers.key["i2t"].query_label]
+    ap = pd.DataFrame({"query": answers.query_ids, "class": classes})
     numbers: dict[str, float] = {}
+    precision: dict[str, list[float]] = {}
     for direction in DIRECTIONS:
         key = answers.key[direction]
+        evidence = Evidence(key)
         per_query: list[np.ndarray] = []
         short: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
@@ -75,8 +79,11 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
             short.append(metrics.average_precision(block, *labels, SHORT_LIST))
             own = metrics.first_ranks(block, *labels) if key.pair is None else metrics.pair_ranks(block, key.pair[rows])
             ranks.append(own)
+            evidence.add(block, *labels)
             start += len(block)
         ap[direction] = _counted(np.concatenate(per_query), key.unit, len(ap))
+        ap[f"{direction}_first"], ap[f"{direction}_right"] = evidence.first()
+        precision[direction] = evidence.precision()
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())
         numbers[f"{direction}/mAP_50"] = float(np.nanmean(np.concatenate(short)))
         rank = np.concatenate(ranks)
@@ -84,7 +91,7 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
             numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
     top_1 = accuracy(method, episode.task, episode.queries, answers.key["i2t"].query_label)
-    return numbers | ({} if np.isnan(top_1) else {"accuracy": top_1}), ap
+    return numbers | ({} if np.isnan(top_1) else {"accuracy": top_1}), ap, precision
 
 
 def _counted(values: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:
@@ -125,7 +132,7 @@ def _run_together(job: Job) -> list[Result]:
 
 
 def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:
-    numbers, ap = judge(method, episode)
+    numbers, ap, precision = judge(method, episode)
     clock.lap("score")
     key = episode.answers.key
     record = Record(
@@ -133,6 +140,7 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
         status="done",
         metrics=numbers,
         floor={d: metrics.expected_random_map(key[d].query_label, key[d].gallery_label) for d in DIRECTIONS},
+        precision=precision,
         counts={
             "queries": len(ap),
             "gallery": len(key["i2t"].gallery_label),

@@ -21,6 +21,7 @@ from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.significance import ALPHA, Correction, correct
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.datasets.splitting import Shots
 
 REFERENCE = "results/reference"  # what a revision without a path means
 Verdict = Literal["better", "worse", "same", "identical", "only in A", "only in B", "not compared"]
@@ -31,7 +32,7 @@ class Key:
     """What a cell of both tables has in common; the draws are what is paired."""
 
     dataset: str
-    shots: int
+    shots: Shots
     method: str
     encoder: str
     gallery: str
@@ -174,7 +175,7 @@ def _changed(old: Record, new: Record) -> tuple[str, ...]:
     return tuple(name for name in names if getattr(old.cell, name) != getattr(new.cell, name))
 
 
-def _explained(change: Change, elsewhere: dict[str, set[tuple[str, int, str]]]) -> Change:
+def _explained(change: Change, elsewhere: dict[str, set[tuple[str, Shots, str]]]) -> Change:
     """Why a cell stands on one side only, where the other has it under other rules."""
     other = {"only in A": "B", "only in B": "A"}.get(change.verdict)
     if other and (change.key.dataset, change.key.shots, change.key.method) in elsewhere[other]:

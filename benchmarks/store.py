@@ -1,7 +1,7 @@
 """``results/``: one atomic record for each cell, the one source of truth.
 
 results/cells/<digest>.json               the record; a cell counts as run when this file is whole
-results/cells/<digest>.<sha>.parquet      AP per query, written before the record that names it
+results/cells/<digest>.<sha>.parquet      AP and first items of every query, written before the record
 results/cells/<digest>.traceback.txt      of a failed cell
 results/splits/<digest>.json              the splits that were used
 """
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from xshot_bench import InputError
+from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record, Result
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,10 @@ class Store:
 
     def average_precision(self, record: Record) -> pd.DataFrame:
         """AP per query of a done record: columns ``query`` (item id), ``i2t``, ``t2i``; NaN where left out."""
+        return pd.read_parquet(self.cells / record.ap_file, columns=["query", *DIRECTIONS])
+
+    def rankings(self, record: Record) -> pd.DataFrame:
+        """The same with what stood first in the rankings: see ``records.Result.ap``."""
         return pd.read_parquet(self.cells / record.ap_file)
 
     def _set_aside(self, path: Path, error: Exception) -> None:

@@ -38,7 +38,7 @@ def columns(comparison: Comparison) -> list[Column]:
     one_draw = all(row.asked == 1 for row in comparison.rows)
     p = "p, this draw" if one_draw else f"p {CORRECTIONS[comparison.correction]}"
     return [
-        Column("X", lambda row: str(row.shots) if row.shots >= 0 else ""),
+        Column("X", lambda row: str(row.shots) if row.shots is not None else ""),
         Column("method", lambda row: row.method + MARKS[row.below]),
         Column("i2t", lambda row: percent(row.i2t), 3),
         Column("t2i", lambda row: percent(row.t2i), 3),
@@ -75,7 +75,7 @@ def grid(section: Section, asked: Sequence[Column]) -> Grid:
         headers=[column.header for column in asked],
         drop=[column.drop for column in asked],
         lines=[[column.cell(row) for column in asked] for row in section.rows],
-        styles=["bold" if placed(section, row) == 1 else "dim" if row.shots < 0 else "" for row in section.rows],
+        styles=["bold" if placed(section, row) == 1 else "dim" if row.shots is None else "" for row in section.rows],
         groups=[row.shots for row in section.rows],
     ).without_empty()
 
@@ -90,7 +90,7 @@ def compared(comparison: Comparison) -> Iterator[Section]:
 
 def placed(section: Section, row: Row) -> int:
     """1 for the highest mean of the row's X in this section, 2 for the second highest, else 0."""
-    means = {r.mean.mean for r in section.rows if r.mean and r.shots == row.shots >= 0}
+    means = {r.mean.mean for r in section.rows if r.mean and r.shots == row.shots is not None}
     first_two = sorted(means, reverse=True)[:2]
     return first_two.index(row.mean.mean) + 1 if row.mean and row.mean.mean in first_two else 0
 
@@ -126,4 +126,4 @@ def _landmarks(block: Block | None, name: str) -> Iterator[Row]:
     value = None if block is None else block.floor if name == "chance" else block.ceiling
     if block and value is not None:
         exact = Estimate(value, math.nan, 0, math.nan, math.nan, None, 0, block.queries, "nothing")
-        yield Row(block.dataset, -1, name, 0, 0, i2t=value, t2i=value, mean=exact)
+        yield Row(block.dataset, None, name, 0, 0, i2t=value, t2i=value, mean=exact)

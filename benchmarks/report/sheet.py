@@ -16,7 +16,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet com
 
 def to_csv(comparison: Comparison) -> str:
     """All rows, chance and known labels among them; a missing value is an empty cell."""
-    landmarks = [row for section in sections(comparison) for row in section.rows if row.shots < 0]
+    landmarks = [row for section in sections(comparison) for row in section.rows if row.shots is None]
     lines = [_line(comparison, row) for row in (*comparison.rows, *landmarks)]
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
@@ -35,7 +35,7 @@ def _line(comparison: Comparison, row: Row) -> dict[str, Any]:
         "encoder": comparison.encoder,
         "gallery": comparison.gallery,
         "split": split,
-        "shots": row.shots if row.shots >= 0 else None,
+        "shots": row.shots,
         "method": row.method,
         "group": row.group,
         "also": " ".join(row.also),

@@ -66,3 +66,30 @@ def test_the_recall_of_pairs_is_reported_where_pairs_are_in_the_gallery():
     assert 0 < numbers["t2i/mAP_50"] <= numbers["t2i/mAP"]
     assert 0 < numbers["i2t/R_1"] <= numbers["i2t/R_5"] <= numbers["i2t/R_10"] <= 1
     assert "i2t/R_1" not in score("clip", features, Setting(1, 0, "train"))
+
+
+def test_what_was_ranked_first_is_kept_and_agrees_with_the_numbers():
+    features = make_features(noise=0.8)
+    setting = Setting(1, 0, "all")
+    episode = make_episode(features, make_split(features), setting)
+    method = Registry().load("method", "clip")()
+    method.fit(episode.task)
+    numbers, ap, precision = judge(method, episode)
+    label = dict(zip(features.ids, features.label, strict=True))
+    image, text = (dict(zip(features.ids, unit(x), strict=True)) for x in (features.image, features.text))
+    gallery = list(episode.answers.key["i2t"].gallery_ids)
+    for direction, ask, answer in (("i2t", image, text), ("t2i", text, image)):
+        for row in ap.to_dict("records"):
+            assert row["class"] == features.classes[label[row["query"]]]
+            scores = {item: float(ask[row["query"]] @ answer[item]) for item in gallery}
+            assert row[f"{direction}_first"] == sorted(gallery, key=scores.__getitem__, reverse=True)[:10]
+            right = [label[item] == label[row["query"]] for item in row[f"{direction}_first"]]
+            assert row[f"{direction}_right"] == right
+        curve = precision[direction]
+        assert len(curve) == 11 and curve == sorted(curve, reverse=True)
+        assert min(curve) <= numbers[f"{direction}/mAP"] <= max(curve)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

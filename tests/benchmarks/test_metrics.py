@@ -14,7 +14,9 @@ from xshot_bench.benchmarks.metrics import (
     average_precision,
     expected_random_ap,
     expected_random_map,
+    first_items,
     first_ranks,
+    interpolated_precision,
     pair_ranks,
 )
 
@@ -146,6 +148,27 @@ def test_cutoff_relevant_is_trec_evals() -> None:
     assert (average_precision(scores, query_label, gallery_label, Cutoff(5, "hits")) >= ap).all()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_interpolated_precision_is_trec_evals(case: str) -> None:
+    rng = np.random.default_rng(8)
+    scores, query_label = CASES[case](rng), rng.integers(4, size=30)
+    # whole numbers of items at every level: elsewhere trec_eval's binary fractions may round to the item before
+    gallery_label = rng.permutation(np.repeat([0, 1, 2], [50, 70, 80]))[: scores.shape[1]]
+    found = interpolated_precision(scores, query_label, gallery_label)
+    answered = np.isin(query_label, gallery_label)
+    assert np.isnan(found[~answered]).all()
+    for level in range(11):
+        trec = trec_eval(untied(scores), query_label, gallery_label, f"iprec_at_recall_{level / 10:.2f}")
+        np.testing.assert_allclose(found[answered, level], np.array(trec)[answered], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_items_are_those_of_the_ranking(case: str) -> None:
+    scores = CASES[case](np.random.default_rng(9))
+    expected = [ranking(row)[:10] for row in scores]
+    np.testing.assert_array_equal(first_items(scores, 10), expected)
+
+
 def test_all_relevant_is_one() -> None:
     scores = np.random.default_rng(4).integers(3, size=(5, 40)).astype(np.float32)
     np.testing.assert_array_equal(average_precision(scores, np.zeros(5), np.zeros(40)), np.ones(5))
@@ -179,6 +202,7 @@ def test_scores_must_be_finite_and_of_the_right_shape() -> None:
 def test_empty_inputs() -> None:
     assert average_precision(np.ones((0, 3)), np.array([]), np.array([1, 2, 3])).shape == (0,)
     assert np.isnan(average_precision(np.ones((2, 0)), np.array([1, 2]), np.array([]))).all()
+    assert first_items(np.ones((0, 3)), 2).shape == (0, 2) and first_items(np.ones((2, 0)), 5).shape == (2, 0)
 
 
 def test_pair_ranks_are_places_in_the_ranking() -> None:

@@ -133,6 +133,7 @@ def test_the_code_digest_covers_what_is_imported_from_methods(plugin, monkeypatc
     """base.py and with it task.py, which all methods import, and a module that some share."""
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     shutil.copytree(Path(base.__file__).parent, tmp_path / "methods")
+    (tmp_path / "datasets" / "encoders").mkdir(parents=True)
     shared, task = tmp_path / "methods" / "shared.py", tmp_path / "methods" / "task.py"
     shared.write_text("FACTOR = 1")
     sharing = GOOD.replace("task: Task) -> None: ...", "task: Task):\n        from xshot_bench.methods import shared")
