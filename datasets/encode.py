@@ -1,34 +1,41 @@
-"""Runs an encoder over a dataset: pictures ahead of the model, chunk by chunk, so that it can be interrupted."""
+"""Runs an encoder over a dataset, batch by batch, so that it can be interrupted, and keeps the features."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset
+from xshot_bench.datasets.batching import Batching
 from xshot_bench.datasets.encoders.base import Encoder
 from xshot_bench.datasets.features import (
     FORMAT,
     PLAIN,
     DamagedFeatures,
+    Ensemble,
     FeatureOptions,
     FeatureSet,
+    Rows,
+    check_folder,
     open_features,
+    write_extra,
     write_features,
 )
+from xshot_bench.datasets.parts import Parts, missing
+from xshot_bench.datasets.workers import Preparation, ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-AHEAD = 3  # batches prepared before the model asks for them
 TEXTS = 256  # encoded at once
 
 
@@ -61,134 +67,170 @@ def load_features(
     cache: Path,
     options: FeatureOptions = PLAIN,
     *,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> FeatureSet:
     """The features, from the cache or else encoded now; ``progress`` is told stage, done and total.
 
-    One process encodes while others wait for it. Raises `InputError` where the cache cannot be written.
+    Without an encoder they are the dataset's own. batch_size: pictures at once; None: as many as the encoder likes,
+    halved whenever memory runs out. It does not change where the features lie. One process encodes while others wait
+    for it. Raises `InputError` where the cache cannot be written.
     """
     folder = features_folder(dataset, encoder, cache, options)
-    if folder.exists():
-        try:
-            return open_features(folder)
-        except DamagedFeatures as damage:
-            logger.warning("cached features are damaged and are made again (%s)", damage)
+    try:
+        return open_features(folder, options)
+    except DamagedFeatures:
+        pass  # or not all there yet
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if folder.exists():
-                try:  # another process may have been faster
-                    return open_features(folder)
-                except DamagedFeatures:
-                    shutil.rmtree(folder)
-            if encoder is None:
+            wanted = _wanted(folder, options)  # another process may have been faster
+            if wanted and encoder is None:
                 write_features(folder, dataset.features())
-                return open_features(folder)
-            encode = _Encoding(dataset, encoder, folder.with_suffix(".partial"), False, progress or _silent)
-            write_features(folder, encode.run(folder.name))
-            shutil.rmtree(encode.partial, ignore_errors=True)
+            elif wanted and encoder:
+                _Encoding(dataset, encoder, folder, options, wanted, batch_size, progress or _silent).run()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "is on a full disk" if full else f"cannot be written to ({error.strerror or error})"
         raise InputError(f"the feature cache {cache} {what}. Free it, or give another folder with --cache.") from error
-    return open_features(folder)
+    return open_features(folder, options)
 
 
+def _wanted(folder: Path, options: FeatureOptions) -> dict[str, Path]:
+    """Which arrays of pictures are not in the cache, and where they belong; what is damaged is removed."""
+    wanted = {}
+    for name, place in {"image": folder, **options.extras(folder)}.items():
+        try:
+            check_folder(place)
+        except DamagedFeatures as damage:
+            wanted[name] = place
+            if place.exists():
+                logger.warning("cached features are damaged and are made again (%s)", damage)
+                shutil.rmtree(place)
+    return wanted
+
+
+@dataclass(frozen=True)
 class _Encoding:
-    """One dataset being encoded; every finished batch lies in ``partial``, so another run goes on from there."""
+    """One dataset being encoded. Every finished batch lies in a folder, so another run goes on from there.
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, partial: Path, tokens: bool, progress: Progress) -> None:
-        self.dataset, self.encoder, self.partial, self.tokens, self.progress = (
-            dataset,
-            encoder,
-            partial,
-            tokens,
-            progress,
+    wanted: the arrays that are missing, ``image``, ``tokens`` and ``views``, and the folders they belong in. With
+    ``image`` come the texts and everything else.
+    """
+
+    dataset: Dataset
+    encoder: Encoder
+    folder: Path
+    options: FeatureOptions
+    wanted: Mapping[str, Path]
+    batch_size: int | None
+    progress: Progress
+
+    def run(self) -> None:
+        partial = self.folder.with_suffix(".partial")
+        suffixes = {"image": "", **self.options.suffixes}
+        parts = Parts(partial, {name: f"image{suffixes[name]}" for name in self.wanted})
+        lengths = (
+            self.encoder.text_lengths([item.text for item in self.dataset.items]) if "image" in self.wanted else []
         )
-        partial.mkdir(parents=True, exist_ok=True)
+        self._pictures(parts)
+        rows = parts.finished()
+        if "image" in self.wanted:
+            write_features(self.folder, self._features(np.concatenate(list(parts.blocks("image", rows))), lengths))
+        if "tokens" in self.wanted:
+            self._write_extra("tokens", parts.blocks("tokens", rows))
+        if "views" in self.wanted:
+            image = open_features(self.folder).image
+            further = zip(rows, parts.blocks("views", rows), strict=True)
+            self._write_extra("views", (np.concatenate([image[r.start : r.stop, None], b], 1) for r, b in further))
+        shutil.rmtree(partial, ignore_errors=True)
 
-    def run(self, digest: str) -> FeatureSet:
+    def _write_extra(self, name: str, blocks: Iterator[np.ndarray]) -> None:
+        write_extra(self.wanted[name], name, Rows(len(self.dataset.items), blocks))
+
+    def _features(self, image: np.ndarray, lengths: Sequence[int]) -> FeatureSet:
         items = self.dataset.items
         place = {name: number for number, name in enumerate(self.dataset.classes)}
-        images = list(self._pictures())
+        prompts = self.dataset.class_prompts()
+        each = self._texts([text for texts in prompts for text in texts], "class prompts")
+        context = self.encoder.context or max(lengths, default=0)
         return FeatureSet(
-            image=np.concatenate([chunk["image"] for chunk in images]),
-            tokens=np.concatenate([chunk["tokens"] for chunk in images]) if self.tokens else None,
-            text=self._texts([item.text for item in items], "texts"),
-            class_text=self._texts([texts[0] for texts in self.dataset.class_prompts()], "class prompts"),
+            image=image,
+            text=_half(self._texts([item.text for item in items], "texts"), [item.text[:60] for item in items]),
+            class_text=_half(mean_features(each, [len(texts) for texts in prompts], self.options.ensemble), prompts),
             label=np.array([place[item.label] for item in items], dtype=np.int64),
             ids=tuple(item.id for item in items),
             classes=self.dataset.classes,
             logit_scale=self.encoder.logit_scale,
-            digest=digest,
+            logit_bias=self.encoder.logit_bias,
+            joint=self.encoder.joint,
+            cut_texts=sum(length > context for length in lengths),
+            ensemble=self.options.ensemble,
+            digest=self.folder.name,
         )
 
-    def _pictures(self) -> Iterator[dict[str, np.ndarray]]:
-        """The features of each batch of pictures, from ``partial`` where they are there already."""
+    def _pictures(self, parts: Parts) -> None:
+        """Encode what ``parts`` lacks: one thread drives the model, another writes behind it."""
+        usual = [0] if {"image", "tokens"} & self.wanted.keys() else []
+        further = range(1, self.options.views) if "views" in self.wanted else []
+        prepare = Preparation(self.dataset, self.encoder, (*usual, *further), self.options.seed)
+        batching = Batching(self.batch_size or self.encoder.batch_size, fixed=self.batch_size is not None)
+        total, there = len(self.dataset.items), parts.finished()
+        batches = missing(there, total, max(1, batching.size // len(prepare.views)))
+        done = sum(map(len, there))
+
+        def keep(rows: range, encoded: Mapping[str, Tensor]) -> int:
+            names = [self.dataset.items[row].id for row in rows]
+            parts.save(rows, {name: _half(tensor.numpy(), names) for name, tensor in encoded.items()})
+            return len(rows)
+
+        with ThreadPoolExecutor(1) as writer, closing(ahead(prepare, batches)) as inputs:
+            writing: Future[int] | None = None
+            for rows, batch in zip(batches, inputs, strict=True):
+                encoded = self._encode(batch, bool(usual), batching)
+                done += writing.result() if writing else 0
+                self.progress("pictures", done, total)
+                writing = writer.submit(keep, rows, encoded)
+            done += writing.result() if writing else 0
+        self.progress("pictures", done, total)
+
+    def _encode(self, batch: Tensor, usual: bool, batching: Batching) -> dict[str, Tensor]:
+        """The wanted features of inputs ``[n,views,3,h,w]``, the first of which is the usual view if ``usual``."""
         import torch
 
-        total, size = len(self.dataset.items), self.encoder.batch_size
-        batches = [range(start, min(start + size, total)) for start in range(0, total, size)]
-        ready = {batch: found for batch in batches if (found := self._read(batch)) is not None}
-        todo = [batch for batch in batches if batch not in ready]
-        with ThreadPoolExecutor(2) as pool:
-            ahead: deque[list[Future[Tensor]]] = deque()
-            for batch in batches:
-                while todo and len(ahead) < AHEAD:
-                    ahead.append([pool.submit(self._prepare, index) for index in todo.pop(0)])
-                if batch in ready:
-                    yield ready[batch]
-                else:
-                    prepared = torch.stack([future.result() for future in ahead.popleft()])
-                    yield self._encode(batch, prepared)
-                self.progress("pictures", batch.stop, total)
-
-    def _prepare(self, index: int) -> Tensor:
-        try:
-            return self.encoder.preprocess(self.dataset.picture(index))
-        except OSError as error:
-            name = self.dataset.items[index].id
-            raise InputError(f"the picture of {name!r} cannot be read ({error}). Mend it or leave it out.") from error
-
-    def _encode(self, batch: range, prepared: Tensor) -> dict[str, np.ndarray]:
-        features = self.encoder.encode_images(prepared, tokens=self.tokens)
-        found = {"image": features.image.numpy()}
-        if features.tokens is not None:
-            found["tokens"] = features.tokens.numpy()
-        for name, array in found.items():
-            found[name] = _half(array, [self.dataset.items[i].id for i in batch])
-            path = self._chunk(name, batch)
-            content = io.BytesIO()
-            np.save(content, found[name], allow_pickle=False)
-            checked = content.getvalue() + hashlib.sha256(content.getvalue()).digest()
-            path.with_suffix(".new").write_bytes(checked)
-            path.with_suffix(".new").replace(path)
-        return found
-
-    def _read(self, batch: range) -> dict[str, np.ndarray] | None:
-        """A batch that an earlier run left, None where it did not or it is damaged."""
-        try:
-            names = ("image", "tokens") if self.tokens else ("image",)
-            contents = {name: self._chunk(name, batch).read_bytes() for name in names}
-        except OSError:
-            return None
-        if any(hashlib.sha256(content[:-32]).digest() != content[-32:] for content in contents.values()):
-            return None
-        return {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in contents.items()}
-
-    def _chunk(self, name: str, batch: range) -> Path:
-        return self.partial / f"{name}.{batch.start}-{batch.stop}.npy"
+        found: dict[str, Tensor] = {}
+        if usual:
+            tokens = self.options.tokens if "tokens" in self.wanted else 0
+            features = list(batching.run(lambda x: self.encoder.encode_images(x, tokens), batch[:, 0]))
+            found["image"] = torch.cat([part.image for part in features])
+            if tokens:
+                found["tokens"] = torch.cat([part.tokens for part in features if part.tokens is not None])
+        if "views" in self.wanted:
+            flat = batch[:, int(usual) :].flatten(0, 1)
+            views = torch.cat([part.image for part in batching.run(self.encoder.encode_images, flat)])
+            found["views"] = views.unflatten(0, (len(batch), -1))
+        return {name: tensor for name, tensor in found.items() if name in self.wanted}
 
     def _texts(self, texts: list[str], stage: str) -> np.ndarray:
         chunks = []
-        for start in range(0, len(texts), TEXTS):
-            block = texts[start : start + TEXTS]
-            chunks.append(_half(self.encoder.encode_texts(block).numpy(), [text[:60] for text in block]))
-            self.progress(stage, min(start + TEXTS, len(texts)), len(texts))
+        for chunk in Batching(TEXTS).run(self.encoder.encode_texts, texts):
+            chunks.append(chunk.numpy())
+            self.progress(stage, sum(map(len, chunks)), len(texts))
         return np.concatenate(chunks)
 
 
-def _half(features: np.ndarray, names: list[str]) -> np.ndarray:
+def mean_features(features: np.ndarray, counts: Sequence[int], ensemble: Ensemble) -> np.ndarray:
+    """The mean of each group of rows: ``features [sum of counts, d]`` to ``[len(counts), d]``.
+
+    ``normalised``: each row weighs in by its direction alone, as after division by its length; the mean's own length
+    means nothing. ``raw``: the plain mean. A single row is its own mean.
+    """
+    weight = 1 / np.linalg.norm(features, axis=1) if ensemble == "normalised" else np.ones(len(features))
+    groups = zip(*(np.split(array, np.cumsum(counts)[:-1]) for array in (features, weight)), strict=True)
+    return np.stack([np.average(rows, axis=0, weights=weights) for rows, weights in groups])
+
+
+def _half(features: np.ndarray, names: Sequence[Any]) -> np.ndarray:
     """The features as float16. `EncodingError` names the first item whose features are not finite."""
     half = features.astype(np.float16)
     bad = ~np.isfinite(half).reshape(len(half), -1).all(1)

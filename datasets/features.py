@@ -92,19 +92,20 @@ PLAIN = FeatureOptions()
 
 @dataclass(frozen=True)
 class Rows:
-    """An array of float16 given block by block, as it may be larger than the memory."""
+    """An array of ``count`` rows given block by block, as it may be larger than the memory."""
 
-    shape: tuple[int, ...]
+    count: int
     blocks: Iterable[np.ndarray]
 
     def save(self, path: Path) -> None:
         """Write the array as .npy."""
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=self.shape)
-        start = 0
+        array, start = None, 0
         for block in self.blocks:
+            if array is None:
+                shape = (self.count, *block.shape[1:])
+                array = np.lib.format.open_memmap(path, mode="w+", dtype=block.dtype, shape=shape)
             array[start : start + len(block)] = block
             start += len(block)
-        array.flush()
 
 
 def default_cache() -> Path:
@@ -175,6 +176,11 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mappi
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def check_folder(folder: Path) -> None:
+    """`DamagedFeatures` where a folder of features, tokens or views is not what was written, or not there."""
+    _read(folder)
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

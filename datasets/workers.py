@@ -1,0 +1,130 @@
+"""Pictures prepared ahead of the model, by processes of their own, so that the model never waits for them."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xshot_bench import InputError
+from xshot_bench.datasets.base import Dataset
+from xshot_bench.datasets.encoders.base import Encoder
+from xshot_bench.datasets.views import view
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AHEAD = 3  # batches prepared before the model asks for them
+PIECE = 16  # pictures that a worker prepares at once
+MOST_WORKERS = 16
+
+_worker = threading.local()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Makes the model's inputs of items: ``views`` are the numbers of the views of each, ``seed`` that of the crops."""
+
+    dataset: Dataset
+    encoder: Encoder
+    views: tuple[int, ...]
+    seed: int
+
+    def __call__(self, rows: Sequence[int]) -> np.ndarray:
+        """Inputs ``[n,views,3,h,w]``. `InputError` where a picture cannot be read."""
+        return np.stack([self._item(row) for row in rows])
+
+    def _item(self, row: int) -> np.ndarray:
+        name = self.dataset.items[row].id
+        try:
+            picture = self.dataset.picture(row)
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            raise InputError(f"the picture of {name!r} cannot be read ({error}). Mend it or leave it out.") from error
+        seen = (view(picture, number, name, self.seed, self.encoder.side) for number in self.views)
+        return np.stack([self.encoder.preprocess(one).numpy() for one in seen])
+
+
+def ahead(prepare: Preparation, batches: Sequence[range], workers: int | None = None) -> Generator[Tensor]:
+    """The inputs of each batch, in order, prepared while the model is busy with those before.
+
+    ``workers``: how many; as many as there are cores, unless given.
+    """
+    if not batches:
+        return
+    prepare(batches[0][:1])  # what the dataset builds when first used, as a font, is there before the workers fork
+    pieces = [[batch[start : start + PIECE] for start in range(0, len(batch), PIECE)] for batch in batches]
+    count = min(workers or _cores(), MOST_WORKERS, sum(map(len, pieces)))
+    pool, joiner = _pool(prepare, count), ThreadPoolExecutor(1)
+    try:
+        waiting: deque[Future[Tensor]] = deque()
+        left = iter(pieces)
+        while True:
+            for batch in itertools.islice(left, AHEAD - len(waiting)):
+                waiting.append(joiner.submit(_join, [pool.submit(_run, piece) for piece in batch]))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that prepares pictures was killed. If memory ran out, give a smaller --batch-size."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+        joiner.shutdown(cancel_futures=True)
+
+
+def _pool(prepare: Preparation, count: int) -> Executor:
+    """Processes that share what is in memory now (threads would wait for each other, as for the model); or threads.
+
+    Elsewhere than on Linux processes cannot be forked safely.
+    """
+    if sys.platform != "linux":
+        return ThreadPoolExecutor(count, initializer=_start, initargs=(prepare,))
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(prepare,))
+
+
+def _start(prepare: Preparation) -> None:
+    _worker.prepare = prepare
+
+
+def _start_process(prepare: Preparation) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _start(prepare)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run(rows: range) -> np.ndarray:
+    return _worker.prepare(rows)
+
+
+def _join(pieces: Sequence[Future[np.ndarray]]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.concatenate([piece.result() for piece in pieces]))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
