@@ -50,9 +50,19 @@ class Towers:
 
     def encode_images(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures ``[n,3,224,224]``, bytes, to pooled features ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
+        return self.pool(self.map(batch))
+
+    def map(self, batch: Tensor) -> Tensor:
+        """Pictures ``[n,3,224,224]``, bytes, to the map ``[n,1280,7,7]`` that is pooled."""
         with torch.inference_mode():
             x = batch.to(self.device, torch.float32, memory_format=torch.channels_last).sub_(127).div_(128)
-            pooled = self.image_tower.forward_head(self.image_tower.forward_features(x), pre_logits=True)
+            features: Tensor = self.image_tower.forward_features(x)
+            return features
+
+    def pool(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``[n,1280,h,w]`` to their means ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
+        with torch.inference_mode():
+            pooled = self.image_tower.forward_head(maps, pre_logits=True)
             return pooled, self.image_tower.classifier(pooled)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
@@ -71,6 +81,13 @@ class Towers:
                 features[rows] = nn.functional.normalize(summed, dim=1)
         return features
 
+    def text_lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of each text before it is cut after 256, with the marks of its start and end."""
+        tokenizer = self._tokenizer()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return [len(encoded.ids) for encoded in tokenizer.encode_batch(texts)]
+
     @cached_property
     def image_tower(self) -> Any:
         """Timm's model with the package's weights, its batch norms folded into the convolutions."""
@@ -87,10 +104,9 @@ class Towers:
     def text_tower(self) -> tuple[Any, nn.Module]:
         """The tokenizer and the transformer, read from the package's folder."""
         from safetensors.torch import load_file
-        from tokenizers import Tokenizer
         from transformers import BertConfig, BertModel
 
-        tokenizer = Tokenizer.from_file(str(self.text_folder / "tokenizer.json"))
+        tokenizer = self._tokenizer()
         tokenizer.enable_truncation(MAX_TOKENS)
         tokenizer.enable_padding()
         tower = BertModel(BertConfig.from_json_file(self.text_folder / "config.json"))
@@ -98,6 +114,11 @@ class Towers:
         weights.pop("embeddings.position_ids", None)  # a constant that transformers no longer stores
         tower.load_state_dict(weights)
         return tokenizer, tower.eval().to(self.device)
+
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self.text_folder / "tokenizer.json"))
 
 
 def preprocess(picture: Image.Image) -> Tensor:

@@ -113,6 +113,54 @@ def test_a_row_does_not_depend_on_its_batch(encoder):
     assert cosine_similarity(texts, alone).min() > 1 - 1e-5
 
 
+def test_a_token_is_what_the_heads_make_of_one_position(encoder):
+    batch = torch.stack([preprocess(noise(64, 64, 3, seed=n)) for n in range(2)])
+    features = encoder.encode_images(batch, tokens=7)
+    assert torch.equal(features.image, encoder.encode_images(batch).image)
+    assert features.tokens.shape == (2, 49, 384)
+    tower, heads = encoder.towers.image_tower, encoder.heads
+    with torch.inference_mode():
+        position = tower.forward_features((batch - 127.0) / 128)[1, :, 3, 5]
+        by_hand = heads.image(heads.image_input(position[None], tower.classifier(position[None])))
+    assert torch.allclose(features.tokens[1, 3 * 7 + 5], by_hand[0], atol=1e-4)
+    single = encoder.encode_images(torch.cat([batch, batch]), tokens=1)
+    assert torch.allclose(single.tokens[2, 0], features.tokens[0].mean(0), atol=1e-4)
+
+
+def test_tokens_and_the_global_feature_agree_as_far_as_the_docstring_says(encoder, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    batch = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+    alike = torch.rand(1, 1280, 1, 1, generator=generator).expand(-1, -1, 7, 7)
+    monkeypatch.setattr(encoder.towers, "map", lambda _: alike)
+    features = encoder.encode_images(batch, tokens=7)
+    assert torch.allclose(features.tokens[0], features.image.expand(49, -1), atol=1e-4)
+
+    near_the_mean = encoder.heads.mean[:, None, None] + encoder.heads.std[:, None, None] * torch.randn(
+        1, 1280, 7, 7, generator=generator
+    )  # no position is clipped
+    monkeypatch.setattr(encoder.towers, "map", lambda _: near_the_mean)
+    with_bridge = encoder.encode_images(batch, tokens=7)
+    assert (with_bridge.tokens.mean(1) - with_bridge.image).abs().max() > 0.1
+    weight = encoder.heads.image.weight.clone()
+    weight[:, 1280:] = 0
+    linear = torch.nn.Linear(1664, 384)
+    linear.weight, linear.bias = torch.nn.Parameter(weight), encoder.heads.image.bias
+    monkeypatch.setattr(encoder.heads, "image", linear)
+    without = encoder.encode_images(batch, tokens=7)
+    assert torch.allclose(without.tokens.mean(1), without.image, atol=1e-4)
+
+
+def test_text_lengths_are_the_tokenizers(encoder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(encoder.towers.text_folder))
+    texts = [*TEXTS, "word " * 300]
+    assert encoder.text_lengths(texts) == [len(ids) for ids in tokenizer(texts, truncation=False).input_ids]
+    assert encoder.text_lengths(texts)[-1] == 302 > encoder.context
+    cut, whole = encoder.encode_texts(["word " * 300, "word " * 254])
+    assert torch.allclose(cut, whole, atol=1e-6)
+
+
 def test_opening_builds_no_tower_and_the_fingerprint_follows_the_heads(tmp_path):
     encoder = Lite0MiniLM.open("")
     assert not {"image_tower", "text_tower"} & vars(encoder.towers).keys()
@@ -147,8 +195,10 @@ def test_missing_packages_are_named(monkeypatch):
 def test_what_it_cannot_do_is_said(encoder):
     with pytest.raises(InputError, match="takes no argument, but got 'large'"):
         Lite0MiniLM.open("large")
-    with pytest.raises(InputError, match="no spatial tokens"):
-        encoder.encode_images(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), tokens=True)
+    with pytest.raises(InputError, match="computes in fp32, not bf16"):
+        Lite0MiniLM.open("", precision="bf16")
+    with pytest.raises(InputError, match="a 7 x 7 grid of tokens, not 14 x 14"):
+        encoder.encode_images(torch.zeros(1, 3, 224, 224, dtype=torch.uint8), tokens=14)
 
 
 def test_training_is_reproducible_and_learns():
