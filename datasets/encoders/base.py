@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
@@ -85,6 +86,14 @@ def parse_encoder(text: str) -> tuple[str, Precision, str]:
             f"--encoder {text!r}: there is no precision {precision!r}. There are: {', '.join(get_args(Precision))}."
         )
     return name, cast("Precision", precision or "fp32"), argument
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """What to say of a name that is not among the known ones."""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
+    if not known:
+        return "It has none. Give a local file."
+    return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"There are: {', '.join(known[:20])}."
 
 
 def to_grid(positions: Tensor, side: int) -> Tensor:

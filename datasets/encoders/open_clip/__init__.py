@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from xshot_bench import InputError
+from xshot_bench.datasets.encoders import hub
 from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision, to_grid
 from xshot_bench.datasets.encoders.open_clip import spatial
-from xshot_bench.datasets.encoders.open_clip.weights import Chosen, choose, reach_hub
+from xshot_bench.datasets.encoders.open_clip.weights import Chosen, choose
 from xshot_bench.datasets.encoders.pixels import FLOATS, Pixels
 
 VERSION = "open_clip/2"  # raise it when features come out differently
@@ -168,12 +169,10 @@ class OpenClip(Encoder):
 
     def _need(self, name: str | None, file: str) -> None:
         """`InputError` unless a file of the hub's repository ``name`` is cached, local, or can be fetched."""
-        from huggingface_hub import try_to_load_from_cache
-
-        if not name or Path(name).is_dir() or isinstance(try_to_load_from_cache(name, file), str):
+        if not name or Path(name).is_dir() or hub.cached(name, file):
             return
         try:
-            reach_hub()
+            hub.reach()
         except OSError as error:
             raise InputError(
                 f"{self.chosen.model} needs {file} of {name!r} from the Hugging Face hub, which is neither cached nor "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xshot_bench import InputError
+from xshot_bench.datasets.encoders import hub
+from xshot_bench.datasets.encoders.base import suggest
 
 FILES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -47,13 +47,13 @@ def choose(argument: str) -> Chosen:
     if not (model and at and weights):
         raise InputError(f"open_clip needs a model and its weights, not {argument!r}. Expected: {EXAMPLE}.")
     if model not in open_clip.list_models():
-        raise InputError(f"open_clip knows no model {model!r}. {_closest(model, open_clip.list_models())}")
+        raise InputError(f"open_clip knows no model {model!r}. {suggest(model, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(model)
     tag, _, file = weights.partition("=")
     if tag not in tags and ("/" in weights or Path(weights).suffix in FILES):
         tag, file = "", weights
     if tag and tag not in tags:
-        raise InputError(f"open_clip has no weights {tag!r} for {model}. {_closest(tag, tags)}")
+        raise InputError(f"open_clip has no weights {tag!r} for {model}. {suggest(tag, tags)}")
     configs = [open_clip.get_pretrained_cfg(model, known) for known in ([tag] if tag else tags)]
     agreed = {json.dumps({key: config[key] for key in PREPARED}) for config in configs}
     preprocessing = json.loads(agreed.pop()) if len(agreed) == 1 else {}
@@ -65,38 +65,21 @@ def choose(argument: str) -> Chosen:
     return Chosen(model, path, preprocessing, bool(tag) and configs[0].get("quick_gelu", False))
 
 
-def reach_hub() -> None:
-    """`OSError` where the hub cannot be reached: its own client would try for most of a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
-    urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()  # noqa: S310 - the hub's own address
-
-
 def _fetched(model: str, tag: str, config: dict[str, Any]) -> Path:
     """The weights of a tag, from the hub's cache or the network; `InputError` where neither has them."""
-    from huggingface_hub import try_to_load_from_cache
     from open_clip.pretrained import download_pretrained
 
     repository, _, file = config.get("hf_hub", "").rpartition("/")
     for name in [file] if file else HUB_FILES:
-        cached = try_to_load_from_cache(repository, name) if repository else None
-        if isinstance(cached, str):
-            return Path(cached)
+        cached = hub.cached(repository, name) if repository else None
+        if cached:
+            return cached
     try:
         if repository:
-            reach_hub()
+            hub.reach()
         return Path(download_pretrained(config))
     except Exception as error:
         raise InputError(
             f"the weights {model}@{tag} are neither cached nor to be had from the network. "
             f"Give a local file instead: open_clip:{model}@{tag}=/path/to/open_clip_model.safetensors."
         ) from error
-
-
-def _closest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
-    if not known:
-        return "It has none. Give a local file."
-    return f"Did you mean {' or '.join(map(repr, close))}?" if close else f"There are: {', '.join(known[:20])}."
