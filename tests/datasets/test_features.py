@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from xshot_bench import InputError
-from xshot_bench.datasets import encode
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.encode import EncodingError, features_folder, load_features
 from xshot_bench.datasets.features import DamagedFeatures, FeatureOptions, open_features
@@ -164,28 +163,6 @@ def test_progress_is_told_to_the_end(dataset, tmp_path):
     assert ("pictures", 96, 96) in told and ("texts", 96, 96) in told
     counts = [done for stage, done, _ in told if stage == "pictures"]
     assert counts == sorted(counts)
-
-
-def test_pictures_are_prepared_ahead_of_the_model(dataset, tmp_path, monkeypatch):
-    """While the first batch is encoded, at least two more are being prepared."""
-    asked = []
-    monkeypatch.setattr(encode, "AHEAD", 3)
-
-    class Watching(Counting):
-        def preprocess(self, picture):
-            asked.append(1)
-            return super().preprocess(picture)
-
-        def encode_images(self, batch, tokens=False):
-            if not self.seen:
-                for _ in range(500):
-                    if len(asked) >= 3 * self.batch_size:
-                        break
-                    torch.rand(10_000).sort()
-                assert len(asked) >= 3 * self.batch_size
-            return super().encode_images(batch)
-
-    load_features(dataset, Watching(), tmp_path)
 
 
 def test_a_picture_that_cannot_be_read_is_not_blamed_on_the_cache(dataset, tmp_path, monkeypatch):
