@@ -62,6 +62,17 @@ class _Shots(_Names):
         return tuple(part if part == "all" else int(part) for part in parts)
 
 
+class _BatchSize(click.ParamType):
+    """A whole number from 1 on; None for ``auto``."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        return click.IntRange(1).convert(value, param, ctx)
+
+
 @click.group(
     invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -72,7 +83,8 @@ class _Shots(_Names):
 @click.option("--shots", type=_Shots(), help="Labelled pairs of each target class; all: every one there is (kshot).")
 @click.option("--draws", type=click.IntRange(1), help="How many random draws of the shots.")
 @click.option("--datasets", type=_Names(), help="Datasets, with a class split after a slash: openmoji,openmoji/b.")
-@click.option("--encoder", help="What makes the features: lite0-minilm, open_clip:MODEL@TAG_OR_FILE.")
+@click.option("--encoder", help="What makes the features: lite0-minilm, open_clip[/bf16]:MODEL@TAG_OR_FILE, pair:...")
+@click.option("--batch-size", type=_BatchSize(), default="auto", show_default=True, help="Pictures encoded at once.")
 @click.option(
     "--token-grid", type=click.IntRange(1), default=7, show_default=True, help="Side of the grid of spatial tokens."
 )

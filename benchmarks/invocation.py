@@ -55,7 +55,12 @@ class Invocation:
         device = _device(options["device"])
         wanted = FeatureOptions(options["token_grid"], options["views"], ensemble=options["ensemble"])
         inputs = Inputs(
-            _roots(options["roots"]), options["skip_bad_items"], options["cache"] or default_cache(), device, wanted
+            roots=_roots(options["roots"]),
+            skip_bad_items=options["skip_bad_items"],
+            cache=options["cache"] or default_cache(),
+            device=device,
+            wanted=wanted,
+            batch_size=options["batch_size"],
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
@@ -97,7 +102,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     records = dict(plan.records)
     try:
         with progress:
-            encode_missing(plan, call.inputs.cache, progress.stage)
+            encode_missing(plan, call.inputs, progress.stage)
             left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
             quick = left is not None and left < QUICK
             progress.start_cells(sum(len(job.cells) for job in plan.jobs))
@@ -204,7 +209,7 @@ def _forecast(call: Invocation, plan: Plan) -> str:
         time = f"{todo} to compute, no earlier times of all these methods"
     else:
         time = f"{todo} to compute, about {left / call.workers:.0f} s with {call.workers} at once"
-    encode = [m.name for m in plan.materials if not m.features.exists()]
+    encode = [m.name for m in plan.materials if not m.encoded]
     more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
     return f"{len(plan.cells)} cells: {counts}. {time[0].upper()}{time[1:]}{more}."
 

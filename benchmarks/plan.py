@@ -21,7 +21,7 @@ from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
-from xshot_bench.datasets.features import FeatureOptions
+from xshot_bench.datasets.features import PLAIN, FeatureOptions
 from xshot_bench.datasets.splitting import Shots, Split
 
 OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features
@@ -31,7 +31,7 @@ OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset th
 class Inputs:
     """Where a suite's data lies: ``roots`` (dataset name -> folder), the feature cache, the device.
 
-    wanted: of the features; its tokens go to methods that need them.
+    wanted: of the features; its tokens go to methods that need them. batch_size: of encoding; None is automatic.
     """
 
     roots: dict[str, Path]
@@ -39,6 +39,7 @@ class Inputs:
     cache: Path
     device: str
     wanted: FeatureOptions
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Material:
     split: Split
     features: Path
     options: FeatureOptions
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the features are in the cache."""
+        return all(place.exists() for place in (self.features, *self.options.extras(self.features).values()))
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,19 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     return Plan(suite, variants, tuple(materials), tuple(cells), records, tuple(jobs))
 
 
-def encode_missing(plan: Plan, cache: Path, progress: Callable[[str, int, int], None]) -> None:
+def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int], None]) -> None:
     """Encode the datasets whose features are not in the cache, if a job or the row of known labels needs them."""
     needed = {job.features for job in plan.jobs}
     for material in plan.materials:
         if plan.suite.oracle or material.features in needed:
-            load_features(material.dataset, material.encoder, cache, material.options, progress=progress)
+            load_features(
+                material.dataset,
+                material.encoder,
+                inputs.cache,
+                material.options,
+                batch_size=inputs.batch_size,
+                progress=progress,
+            )
 
 
 def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
@@ -156,8 +169,9 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
     if not dataset.has_features:
         encoder_name, precision, argument = parse_encoder(suite.encoder)
         encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device, precision)
-    grid = min(inputs.wanted.tokens, encoder.grid) if encoder and tokens else 0
-    options = replace(inputs.wanted, tokens=grid)
+    options = PLAIN
+    if encoder:
+        options = replace(inputs.wanted, tokens=min(inputs.wanted.tokens, encoder.grid) if tokens else 0)
     return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
 
 

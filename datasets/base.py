@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -50,6 +50,7 @@ class Dataset(ABC):
     protocols: those it has splits for. sampling: how the shots of ``kshot`` are drawn. name: the file's name.
     edition: which of several sets of this name it is, where the user's copy decides that; a part of its splits' names.
     has_features: it comes as features, so no encoder is run (see ``features``).
+    picture_of: item -> the first item with the same picture, where several texts share one, so that it is encoded once.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Dataset(ABC):
     notes: tuple[str, ...] = ()
     edition: str = ""
     has_features: bool = False
+    picture_of: Sequence[int] = ()
 
     @classmethod
     @abstractmethod

@@ -130,30 +130,35 @@ class _Encoding:
         partial = self.folder.with_suffix(".partial")
         suffixes = {"image": "", **self.options.suffixes}
         parts = Parts(partial, {name: f"image{suffixes[name]}" for name in self.wanted})
-        lengths = (
-            self.encoder.text_lengths([item.text for item in self.dataset.items]) if "image" in self.wanted else []
-        )
-        self._pictures(parts)
-        rows = parts.finished()
+        cut = self._cut_texts() if "image" in self.wanted else 0  # a tokenizer that cannot be had is noticed first
+        shown = self.dataset.picture_of or range(len(self.dataset.items))
+        items, rows = np.unique(shown, return_inverse=True)
+        self._pictures(parts, items.tolist())
+        found = parts.finished()
         if "image" in self.wanted:
-            write_features(self.folder, self._features(np.concatenate(list(parts.blocks("image", rows))), lengths))
+            image = np.concatenate(list(parts.blocks("image", found, rows)))
+            write_features(self.folder, self._features(image, cut))
         if "tokens" in self.wanted:
-            self._write_extra("tokens", parts.blocks("tokens", rows))
+            write_extra(self.wanted["tokens"], "tokens", Rows(len(rows), parts.blocks("tokens", found, rows)))
         if "views" in self.wanted:
-            image = open_features(self.folder).image
-            further = zip(rows, parts.blocks("views", rows), strict=True)
-            self._write_extra("views", (np.concatenate([image[r.start : r.stop, None], b], 1) for r, b in further))
+            blocks = _after(open_features(self.folder).image, parts.blocks("views", found, rows))
+            write_extra(self.wanted["views"], "views", Rows(len(rows), blocks))
         shutil.rmtree(partial, ignore_errors=True)
 
-    def _write_extra(self, name: str, blocks: Iterator[np.ndarray]) -> None:
-        write_extra(self.wanted[name], name, Rows(len(self.dataset.items), blocks))
+    def _cut_texts(self) -> int:
+        """How many texts are longer than what the encoder reads of them."""
+        context = self.encoder.context
+        lengths = self.encoder.text_lengths([item.text for item in self.dataset.items])
+        cut = sum(length > context for length in lengths) if context else 0
+        if cut:
+            logger.warning("%d of %d texts have more than %d tokens and are cut", cut, len(lengths), context)
+        return cut
 
-    def _features(self, image: np.ndarray, lengths: Sequence[int]) -> FeatureSet:
+    def _features(self, image: np.ndarray, cut_texts: int) -> FeatureSet:
         items = self.dataset.items
         place = {name: number for number, name in enumerate(self.dataset.classes)}
         prompts = self.dataset.class_prompts()
         each = self._texts([text for texts in prompts for text in texts], "class prompts")
-        context = self.encoder.context or max(lengths, default=0)
         return FeatureSet(
             image=image,
             text=_half(self._texts([item.text for item in items], "texts"), [item.text[:60] for item in items]),
@@ -164,23 +169,23 @@ class _Encoding:
             logit_scale=self.encoder.logit_scale,
             logit_bias=self.encoder.logit_bias,
             joint=self.encoder.joint,
-            cut_texts=sum(length > context for length in lengths),
+            cut_texts=cut_texts,
             ensemble=self.options.ensemble,
             digest=self.folder.name,
         )
 
-    def _pictures(self, parts: Parts) -> None:
-        """Encode what ``parts`` lacks: one thread drives the model, another writes behind it."""
+    def _pictures(self, parts: Parts, items: Sequence[int]) -> None:
+        """Encode what ``parts`` lacks of the pictures of ``items``; while the model is busy, what it did is written."""
         usual = [0] if {"image", "tokens"} & self.wanted.keys() else []
         further = range(1, self.options.views) if "views" in self.wanted else []
-        prepare = Preparation(self.dataset, self.encoder, (*usual, *further), self.options.seed)
+        prepare = Preparation(self.dataset, self.encoder, (*usual, *further), self.options.seed, items)
         batching = Batching(self.batch_size or self.encoder.batch_size, fixed=self.batch_size is not None)
-        total, there = len(self.dataset.items), parts.finished()
+        total, there = len(items), parts.finished()
         batches = missing(there, total, max(1, batching.size // len(prepare.views)))
         done = sum(map(len, there))
 
         def keep(rows: range, encoded: Mapping[str, Tensor]) -> int:
-            names = [self.dataset.items[row].id for row in rows]
+            names = [prepare.name(row) for row in rows]
             parts.save(rows, {name: _half(tensor.numpy(), names) for name, tensor in encoded.items()})
             return len(rows)
 
@@ -228,6 +233,14 @@ def mean_features(features: np.ndarray, counts: Sequence[int], ensemble: Ensembl
     weight = 1 / np.linalg.norm(features, axis=1) if ensemble == "normalised" else np.ones(len(features))
     groups = zip(*(np.split(array, np.cumsum(counts)[:-1]) for array in (features, weight)), strict=True)
     return np.stack([np.average(rows, axis=0, weights=weights) for rows, weights in groups])
+
+
+def _after(first: np.ndarray, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of ``first [n,d]`` put before those of blocks ``[.,v,d]`` of as many rows in all."""
+    start = 0
+    for block in blocks:
+        yield np.concatenate([first[start : start + len(block), None], block], axis=1)
+        start += len(block)
 
 
 def _half(features: np.ndarray, names: Sequence[Any]) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 DIGEST = 32  # bytes of the SHA-256 at a part's end
+BLOCK = 1024  # rows read at once
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class Parts:
                 kept.append(rows)
         return kept
 
-    def blocks(self, name: str, parts: Sequence[range]) -> Iterator[np.ndarray]:
-        """An array, part by part."""
-        for rows in parts:
-            yield np.load(self._path(name, rows), allow_pickle=False)
+    def blocks(self, name: str, parts: Sequence[range], rows: np.ndarray) -> Iterator[np.ndarray]:
+        """An array's ``rows [n]``, in that order, in blocks; ``parts`` have them all."""
+        arrays = [np.load(self._path(name, part), mmap_mode="r", allow_pickle=False) for part in parts]
+        starts = np.array([part.start for part in parts])
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            places = np.searchsorted(starts, block, side="right") - 1
+            yield np.stack([arrays[place][row - starts[place]] for place, row in zip(places, block, strict=True)])
 
     def _path(self, name: str, rows: range) -> Path:
         return self.folder / f"{self.names[name]}.{rows.start}-{rows.stop}.npy"

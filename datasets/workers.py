@@ -34,25 +34,33 @@ _worker = threading.local()
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes the model's inputs of items: ``views`` are the numbers of the views of each, ``seed`` that of the crops."""
+    """Makes the model's inputs of items: ``views`` are the numbers of the views of each, ``seed`` that of the crops.
+
+    items: the items whose pictures are encoded, so the rows of all that is encoded.
+    """
 
     dataset: Dataset
     encoder: Encoder
     views: tuple[int, ...]
     seed: int
+    items: Sequence[int]
 
     def __call__(self, rows: Sequence[int]) -> np.ndarray:
         """Inputs ``[n,views,3,h,w]``. `InputError` where a picture cannot be read."""
         return np.stack([self._item(row) for row in rows])
 
     def _item(self, row: int) -> np.ndarray:
-        name = self.dataset.items[row].id
+        name = self.name(row)
         try:
-            picture = self.dataset.picture(row)
+            picture = self.dataset.picture(self.items[row])
         except Exception as error:  # decoders raise nearly anything on damaged files
             raise InputError(f"the picture of {name!r} cannot be read ({error}). Mend it or leave it out.") from error
         seen = (view(picture, number, name, self.seed, self.encoder.side) for number in self.views)
         return np.stack([self.encoder.preprocess(one).numpy() for one in seen])
+
+    def name(self, row: int) -> str:
+        """What the picture of a row is called."""
+        return self.dataset.items[self.items[row]].id
 
 
 def ahead(prepare: Preparation, batches: Sequence[range], workers: int | None = None) -> Generator[Tensor]:

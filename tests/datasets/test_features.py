@@ -66,13 +66,13 @@ def test_what_is_cached_is_not_encoded_again(dataset, tmp_path):
     assert features.digest == features_folder(dataset, again, tmp_path).name
 
 
-def test_the_key_depends_on_encoder_data_and_prompts(dataset, tmp_path):
+def test_the_key_depends_on_encoder_data_and_prompts(dataset, colour_folder, tmp_path):
     def key(encoder, data) -> str:
         return features_folder(data, encoder, tmp_path).name
 
     other = Counting()
     other.fingerprint = "another"
-    prompted = Manifest.open(DatasetOptions(root=dataset._files[0].parent))
+    prompted = Manifest.open(DatasetOptions(root=colour_folder))
     prompted.prompts = ("a drawing of a {}.",)
     keys = {key(Counting(), dataset), key(other, dataset), key(Counting(), prompted)}
     keys.add(features_folder(dataset, Counting(), tmp_path, FeatureOptions(ensemble="raw")).name)
