@@ -105,16 +105,10 @@ def first_ranks(
     With several relevant items a query, R@k is the share of these ranks up to k. Arguments and errors as in
     `average_precision`.
     """
-    scores = _checked(scores, (len(query_label), len(gallery_label)))
-    place = _shuffled_places(scores.shape[1], tie_seed)
-    first = np.full(len(scores), -1)
-    for start in range(0, len(scores), _block_rows(scores)):
-        rows = slice(start, start + _block_rows(scores))
-        relevant = np.asarray(query_label)[rows, None] == np.asarray(gallery_label)
-        best = np.where(relevant, scores[rows], -np.inf).max(1, keepdims=True)
-        among = np.where(relevant & (scores[rows] == best), place, len(place))
-        first[rows] = np.where(relevant.any(1), among.argmin(1), -1)
-    return pair_ranks(scores, first, tie_seed)
+    found = np.zeros(len(query_label), dtype=np.int64)
+    for rows, ranks in _relevant_ranks(scores, query_label, gallery_label, tie_seed):
+        found[rows] = ranks[:, 0]
+    return found
 
 
 def expected_random_ap(relevant: np.ndarray, gallery: np.ndarray | int) -> np.ndarray:

@@ -17,7 +17,7 @@ from xshot_bench.datasets._candidates import Candidate, usable
 from xshot_bench.datasets._dumps import Dump
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
 from xshot_bench.datasets.features import FeatureSet
-from xshot_bench.datasets.pictures import check_pictures, decode
+from xshot_bench.datasets.pictures import check_pictures, decode, find_pictures
 from xshot_bench.datasets.splitting import Part
 
 
@@ -76,6 +76,25 @@ def checked_pictures(
 
     A published set is taken as it is, so a picture that it has twice is said and not refused.
     """
+    _check_entries(found)
+    check_pictures(root, found, options.cache)
+    good, left_out = usable(found, options.skip_bad_items)
+    again = len(good) - len({candidate.picture for candidate in good})
+    repeated = (f"{again} items have a picture that another item has too",) if again else ()
+    return Pictures.of(root, good, classes, (*notes, *left_out, *repeated))
+
+
+def listed_pictures(
+    root: Path, found: Sequence[Candidate], classes: Sequence[str], options: DatasetOptions, notes: tuple[str, ...] = ()
+) -> Pictures:
+    """As `checked_pictures`, of a set that is too large to be read beforehand: sizes stand for the files' contents."""
+    _check_entries(found)
+    find_pictures(root, found)
+    good, left_out = usable(found, options.skip_bad_items)
+    return Pictures.of(root, good, classes, (*notes, *left_out))
+
+
+def _check_entries(found: Sequence[Candidate]) -> None:
     for candidate in found:
         if not candidate.problem and not candidate.text.strip():
             candidate.problem = "its text is empty"
@@ -83,11 +102,6 @@ def checked_pictures(
     for candidate in found:
         if not candidate.problem and first.setdefault(candidate.id, candidate.where) != candidate.where:
             candidate.problem = f"its id {candidate.id[:80]!r} is that of {first[candidate.id]} too"
-    check_pictures(root, found, options.cache)
-    good, left_out = usable(found, options.skip_bad_items)
-    again = len(good) - len({candidate.picture for candidate in good})
-    repeated = (f"{again} items have a picture that another item has too",) if again else ()
-    return Pictures.of(root, good, classes, (*notes, *left_out, *repeated))
 
 
 def _totals(parts: Iterable[str], official: Mapping[str, int]) -> tuple[str, ...]:

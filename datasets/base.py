@@ -12,6 +12,7 @@ from PIL import Image
 
 from xshot_bench import InputError
 from xshot_bench.datasets import instance, kshot, xshot
+from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets.features import FeatureSet
 from xshot_bench.datasets.kshot import Sampling
 from xshot_bench.datasets.splitting import Part, Protocol, Split
@@ -51,12 +52,14 @@ class Dataset(ABC):
     edition: which of several sets of this name it is, where the user's copy decides that; a part of its splits' names.
     has_features: it comes as features, so no encoder is run (see ``features``).
     picture_of: item -> the first item with the same picture, where several texts share one, so that it is encoded once.
+    origin: where its folder comes from, for `run_bench.py fetch`; None where there is nothing to fetch.
     """
 
     name: ClassVar[str]
     protocols: ClassVar[tuple[Protocol, ...]] = ("xshot", "kshot")
     sampling: ClassVar[Sampling] = "nested"
     prompts: ClassVar[tuple[str, ...]] = ("a photo of a {}.",)
+    origin: ClassVar[Origin | None] = None
     items: tuple[Item, ...]
     classes: tuple[str, ...]
     digest: str

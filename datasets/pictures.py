@@ -48,6 +48,36 @@ def check_pictures(root: Path, found: Sequence[Candidate], cache: Path | None = 
     memory.save()
 
 
+def find_pictures(root: Path, found: Sequence[Candidate]) -> None:
+    """Note in each candidate that its picture is missing or empty, or else its size, by which a change is told.
+
+    For published sets that are too large to be read beforehand: folders are listed, and no picture is opened.
+    """
+    folders: dict[str, dict[str, int]] = {}
+    for candidate in found:
+        shown = repr(candidate.file[:200])
+        folder, _, name = candidate.file.rpartition("/")
+        if candidate.problem:
+            continue
+        if candidate.file.startswith("/") or ".." in candidate.file.split("/"):
+            candidate.problem = f"{shown} leads outside the folder"
+            continue
+        if folder not in folders:
+            folders[folder] = _sizes(root / folder)
+        size = folders[folder].get(name)
+        candidate.picture = str(size or "")
+        if not size:
+            candidate.problem = f"there is no file {shown}" if size is None else f"{shown} is empty"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """File name -> size in bytes, of the files of a folder."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+
 def _check(root: Path, candidate: Candidate, memory: _Memory) -> None:
     if candidate.problem:
         return
