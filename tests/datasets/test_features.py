@@ -1,5 +1,6 @@
 """The feature cache: content-addressed, whole or not there, checked, shared by processes; encoding can be resumed."""
 
+import copy
 import multiprocessing
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_the_key_depends_on_encoder_data_and_prompts(dataset, tmp_path):
 
     other = Counting()
     other.fingerprint = "another"
-    prompted = Manifest.open(DatasetOptions(root=dataset._files[0].parent))
+    prompted = copy.copy(dataset)
     prompted.prompts = ("a drawing of a {}.",)
     keys = {key(Counting(), dataset), key(other, dataset), key(Counting(), prompted)}
     keys.add(features_folder(dataset, Counting(), tmp_path, FeatureOptions(ensemble="raw")).name)
