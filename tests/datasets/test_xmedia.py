@@ -11,6 +11,7 @@ from xshot_bench.datasets.xmedia import XMedia
 from xshot_bench.datasets.xmedianet import XMediaNet
 
 NUMBERED = tuple(f"class {n}" for n in range(1, 201))
+PARTS = ("train", "train", "train", "val", "test")
 
 
 def test_xmedianet_from_dadns_dump(tmp_path):
@@ -55,9 +56,7 @@ def test_xmedia_from_its_matlab_file(tmp_path):
     assert data.notes == ("it has 80 train, 40 test items; the published set has 4,000 train, 1,000 test",)
 
 
-def raw(
-    root, classes: int, numbered: bool, parts=("train", "train", "train", "val", "test")
-) -> list[tuple[str, str, str, str]]:
+def raw(root, classes: int, numbered: bool) -> list[tuple[str, str, str, str]]:
     expected, rows = [], ["split,file_name,text_file,label"]
     for n in range(classes * len(PARTS)):
         label, part = n % classes, PARTS[n // classes]
