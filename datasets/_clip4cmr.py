@@ -13,23 +13,23 @@ from pathlib import Path
 
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate
-from xshot_bench.datasets._folder import inside, read_lines, read_text
+from xshot_bench.datasets._folder import existing, first_of, inside, read_lines, read_text
 from xshot_bench.datasets.splitting import Part
 
+TEXTS = ("text", "texts")
 SPLITS: dict[str, Part] = {"train.txt": "train", "valid.txt": "val", "val.txt": "val", "test.txt": "test"}
 
 
 def is_there(root: Path) -> bool:
     """Whether a folder has this layout."""
-    return (root / "split" / "train.txt").is_file() and (root / "split" / "test.txt").is_file()
+    return (root / "split" / "train.txt").is_file() and first_of(root, *TEXTS) is not None
 
 
 def candidates(root: Path, classes: Sequence[str]) -> list[Candidate]:
     """The items of all parts. Labels start from the smallest there is; `InputError` where they are not the classes'."""
-    texts = next((name for name in ("text", "texts") if (root / name).is_dir()), None)
     images = next((path.name for path in sorted(root.glob("*image*")) if path.is_dir()), None)
-    if texts is None or images is None:
-        raise InputError(f"{root} has split/ and no {'text' if texts is None else 'images'}/ beside it.")
+    if images is None:
+        raise InputError(f"{root} has split/ and text/, and no images/ beside them.")
     lines = [
         (part, f"split/{name} line {number}", line.strip())
         for name, part in SPLITS.items()
@@ -43,7 +43,8 @@ def candidates(root: Path, classes: Sequence[str]) -> list[Candidate]:
         raise InputError(
             f"the labels in {root / 'split'} go from {base} to {most}. Expected: the numbers of {len(classes)} classes."
         )
-    return [_candidate(root, classes, base, (texts, images), line) for line in lines]
+    texts = existing(root, *TEXTS, what="the texts")
+    return [_candidate(root, classes, base, (texts.name, images), line) for line in lines]
 
 
 def _candidate(

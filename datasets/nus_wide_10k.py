@@ -48,9 +48,7 @@ class NusWide10k(FiledDataset):
         items = read_rows(root, CLASSES).items
         lists = read_id_lists(root)
         if lists:
-            found = choose(
-                lists, items, lambda item: (item.id, Path(item.file).name, "/".join(Path(item.file).parts[-2:]))
-            )
+            found = choose(lists, items, _names)
             return cls(checked_pictures(root, found, CLASSES, options), rebuilt=False)
         note = "rebuilt: without an id list a thousand photos of each concept are drawn; no published set is this one"
         return cls(checked_pictures(root, _drawn(items), CLASSES, options, (note,)), rebuilt=True)
@@ -70,7 +68,7 @@ def _drawn(items: Sequence[Candidate]) -> list[Candidate]:
     small = [f"{c} ({len(members[c])})" for c in CLASSES if len(members[c]) < sum(SIZES.values())]
     if small:
         raise InputError(
-            f"NUS-WIDE-10k needs 1,000 single-label photos with tags of each concept; not so: {', '.join(small)}."
+            f"a concept needs 1,000 photos that have it alone, and tags; too few have: {', '.join(small)}."
         )
     chosen = []
     for c in CLASSES:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from PIL import Image, ImageDraw, ImageFont
 
 from xshot_bench import InputError
+from xshot_bench.datasets._words import joined, stems, without
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
 from xshot_bench.datasets.splitting import Protocol, Split, write_split
 from xshot_bench.datasets.xshot import VARIANTS, check_split, load_split, make_split
@@ -137,18 +138,10 @@ def text_of(name: str, short_names: list[str], label: str) -> str:
     "broken". That is so for 114 of the 1,386 emoji in classes of at least ten; of one, the toolbox, nothing is left.
     """
     phrases = [name.lower(), *(short.replace("_", " ") for short in short_names if not re.search(r"\d", short))]
-    parts = [word.removesuffix("s") for word in _words(label)]
+    parts = stems(label)
     if all(part in " ".join(phrases) for part in parts):
-        phrases = [" ".join(w for w in phrase.split() if not any(p in w for p in parts)) for phrase in phrases]
-    kept = phrases[:1]
-    for phrase in phrases[1:]:
-        if set(_words(phrase)) - set(_words(" ".join(kept))):
-            kept.append(phrase.replace("-", " "))
-    return ", ".join(filter(None, kept))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+        phrases = [without(phrase, parts) for phrase in phrases]
+    return joined([phrases[0], *(phrase.replace("-", " ") for phrase in phrases[1:])])
 
 
 def split_file(folder: Path, variant: str) -> Path:

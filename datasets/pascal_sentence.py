@@ -37,8 +37,8 @@ PICTURES = (".jpg", ".jpeg", ".png")
 class PascalSentence(FiledDataset):
     """Pictures with five sentences, 20 classes (--root DIR: UIUC's page with its pictures, or dataset/ and sentence/).
 
-    The five sentences are one text. An item's id is ``<class>/<picture>``. Parts come from the user's lists, or else
-    each class is cut 40/5/5 in the order of the files' names. CLIP4CMR's layout is read too.
+    The five sentences are one text. An item's id is ``<class>/<picture>``, and they stand in its order. Parts come
+    from the user's lists, or else each class is cut 40/5/5 in that order. CLIP4CMR's layout is read too.
     """
 
     name = "pascal_sentence"
@@ -56,7 +56,7 @@ class PascalSentence(FiledDataset):
         if _clip4cmr.is_there(root):
             found = _clip4cmr.candidates(root, CLASSES)
             return cls(checked_pictures(root, found, CLASSES, options), rebuilt=False)
-        found = _unpacked(root) if (root / "dataset").is_dir() else _page(root)
+        found = sorted(_unpacked(root) if (root / "dataset").is_dir() else _page(root), key=lambda item: item.id)
         lists = read_id_lists(root)
         if lists:
             numbers = _running_numbers(root)
@@ -87,7 +87,10 @@ def _unpacked(root: Path) -> list[Candidate]:
             if text is None:
                 item.problem = item.problem or f"there is no file {names[0]!r}"
             else:
-                item.text = _one_text(read_lines(inside(root, text.relative_to(root).as_posix())))
+                try:
+                    item.text = _one_text(read_lines(inside(root, text.relative_to(root).as_posix())))
+                except InputError as error:
+                    item.problem = str(error)
             found.append(item)
     if not found:
         raise InputError(f"{root} has no pictures in dataset/<class>/. Expected: {EXPECTED}.")
@@ -142,9 +145,9 @@ def _running_numbers(root: Path) -> dict[str, str]:
 
 
 def _cut(found: Sequence[Candidate]) -> None:
-    """Of each class the last tenth is for test, the tenth before it for validation."""
+    """Of each class, in the order of the names, the last tenth is for test, the tenth before it for validation."""
     members: dict[str, list[Candidate]] = defaultdict(list)
-    for item in sorted(found, key=lambda item: item.id):
+    for item in found:
         members[item.label].append(item)
     for items in members.values():
         tenth = max(1, len(items) // 10)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from xshot_bench.datasets.base import Dataset
+
 
 class Pair(NamedTuple):
     """An item as it is to be read."""
@@ -22,6 +24,11 @@ class Pair(NamedTuple):
     text: str
     label: str
     part: str
+
+
+def pairs(data: Dataset) -> list[tuple[str, str, str, str]]:
+    """The items as a loader found them."""
+    return [(i.id, i.text, i.label, data.parts[i.id]) for i in data.items]
 
 
 def save_picture(path: Path, seed: int | str) -> None:

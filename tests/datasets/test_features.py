@@ -1,5 +1,6 @@
 """The feature cache: content-addressed, whole or not there, checked, shared by processes; encoding can be resumed."""
 
+import copy
 import multiprocessing
 import sys
 from pathlib import Path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import WIKIPEDIA, clip4cmr, save_picture, wikipedia, write
+from layouts import WIKIPEDIA, clip4cmr, pairs, save_picture, wikipedia, write
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import DatasetOptions
@@ -22,10 +22,6 @@ COUNTS = {
 
 def read(root: Path, skip: bool = False) -> Wikipedia:
     return Wikipedia.open(DatasetOptions(root, skip))
-
-
-def pairs(data) -> list[tuple[str, str, str, str]]:
-    return [(i.id, i.text, i.label, data.parts[i.id]) for i in data.items]
 
 
 @pytest.mark.parametrize("lists", ["", "wikipedia_info"])

@@ -12,11 +12,9 @@ four folds of Open Clip Art; no other set had a say. Training longer fits these 
 from __future__ import annotations
 
 import argparse
-import html
 import logging
 import math
 import re
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,17 +26,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from xshot_bench.datasets._packaged import LEAST
 from xshot_bench.datasets.base import DatasetOptions, Item
 from xshot_bench.datasets.encoders.lite0_minilm import HEADS_FILE, Lite0MiniLM
 from xshot_bench.datasets.encoders.lite0_minilm.heads import Heads
 from xshot_bench.datasets.encoders.lite0_minilm.towers import Towers, preprocess
+from xshot_bench.datasets.openclipart import CLIP_ART, read_clip_art
 from xshot_bench.datasets.openmoji import OpenMoji
-
-CLIP_ART = Path("/usr/share/openclipart")
-STAMPS = Path("/usr/share/tuxpaint/stamps")
-LEFT_OUT = ("computer/icons/", "shapes/stars/", "special/gradients/", "signs_and_symbols/flags/")
-MOST_PIXELS = 25_000_000
-LEAST = 10
+from xshot_bench.datasets.tuxpaint import STAMPS, read_stamps
 
 EPOCHS, BATCH, RATE, DECAY = 5, 256, 5e-4, 1e-2
 IMAGE_DROPOUT, TEXT_DROPOUT = 0.5, 0.3
@@ -67,18 +62,10 @@ class TowerOutputs:
 def clip_art(root: Path) -> list[Picture]:
     """The pictures of the Debian package openclipart-png with the words in their twins of openclipart-svg."""
     pictures = []
-    for path in sorted((root / "png").rglob("*.png")):
-        name = path.relative_to(root / "png")
-        if path.is_symlink() or name.as_posix().startswith(LEFT_OUT):
-            continue
-        about = re.search(r"<(?:\w+:)?RDF.*?</(?:\w+:)?RDF>", _read(root / "svg" / name.with_suffix(".svg")), re.DOTALL)
-        if about is None or _pixels(path) > MOST_PIXELS:
-            continue
-        title = _words(about[0], r"<dc:title[^>]*>(.*?)</dc:title>")[:1]
-        subject = re.search(r"<dc:subject>(.*?)</dc:subject>", about[0], re.DOTALL)
-        keywords = _words(subject[1], r"<rdf:li[^>]*>(.*?)</rdf:li>") if subject else []
-        stem = " ".join(re.sub(r"[_\-#\d]+", " ", path.stem).split())
-        pictures.append(Picture(path, (", ".join(title), ", ".join(title + keywords), stem.lower())))
+    for art in read_clip_art(root):
+        stem = " ".join(re.sub(r"[_\-#\d]+", " ", art.name.stem).split())
+        words = ", ".join(filter(None, (art.title, *art.keywords)))
+        pictures.append(Picture(root / "png" / art.name, (art.title, words, stem.lower())))
     return pictures
 
 
@@ -155,13 +142,8 @@ def evaluate(encoder: Lite0MiniLM) -> dict[str, tuple[float, float]]:
 
 
 def tux_paint(root: Path) -> list[Item]:
-    """Stamps and their English descriptions; a class is a folder, to two levels, with at least ten of them."""
-    found = []
-    for path in sorted(root.rglob("*.png")):
-        name = path.relative_to(root)
-        if path.with_suffix(".txt").exists():
-            text = _read(path.with_suffix(".txt")).splitlines()[0].strip()
-            found.append(Item(name.as_posix(), text, "/".join(name.parts[:-1][:2])))
+    """Stamps and their descriptions, class names and all; a class has at least ten of them."""
+    found = read_stamps(root)
     sizes = Counter(stamp.label for stamp in found)
     return [stamp for stamp in found if sizes[stamp.label] >= LEAST]
 
@@ -191,21 +173,6 @@ def _dropout(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
 def _open(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         return picture.convert("RGBA")
-
-
-def _pixels(png: Path) -> int:
-    with png.open("rb") as file:
-        width, height = struct.unpack(">II", file.read(24)[16:])
-    return int(width * height)
-
-
-def _words(xml: str, pattern: str) -> list[str]:
-    found = (html.unescape(match).strip() for match in re.findall(pattern, xml, re.DOTALL))
-    return [words for words in found if words]
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def main() -> None:
