@@ -101,7 +101,7 @@ def percent(value: float) -> str:
 
 def interval(estimate: Estimate, sign: str = "") -> str:
     """``12.3 ± 1.2`` in mAP points; without ± where there is no interval."""
-    mean = f"{100 * estimate.mean:{sign}.1f}"
+    mean = f"{round(100 * estimate.mean, 1) + 0.0:{sign}.1f}"  # the sum makes -0.0 a 0.0
     half = 50 * (estimate.high - estimate.low)
     return mean if math.isnan(half) else f"{mean} ± {half:.1f}"
 

@@ -79,4 +79,6 @@ def _cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if isinstance(value, str):
+        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ").replace("\n", " ")
+    return value
