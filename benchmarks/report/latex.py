@@ -55,8 +55,8 @@ def _pages(section: Section) -> list[Section]:
     """The section, cut into one for each X if it is longer than a page; chance and known labels stand in each."""
     if len(section.rows) <= LONG:
         return [section]
-    every = dict.fromkeys(row.shots for row in section.rows if row.shots >= 0)
-    return [replace(section, rows=tuple(row for row in section.rows if row.shots in (x, -1))) for x in every]
+    every = dict.fromkeys(row.shots for row in section.rows if row.shots is not None)
+    return [replace(section, rows=tuple(row for row in section.rows if row.shots in (x, None))) for x in every]
 
 
 def _table(comparison: Comparison, section: Section, asked: list[Column]) -> str:

@@ -20,7 +20,7 @@ from xshot_bench.run_bench import call
 
 SOME = Cell(
     method="clip", parameters={}, code="c", dataset="d", encoder="e", features="f", split="s", gallery="test", shots=1,
-    draw=0,
+    draw=0, protocol="xshot/1",
 )  # fmt: skip
 QUERIES = [f"q{i:02}" for i in range(40)]
 
@@ -122,6 +122,13 @@ def test_of_several_configurations_the_last_is_compared(stores, compared):
     (m,) = json.loads(compared("--format", "json")[1])
     assert (m["verdict"], m["changed"]) == ("identical", ["parameters"])
     assert m["note"] == "B: 1 older configurations left out"
+
+
+def test_all_shots_come_after_numbers(stores, compared):
+    for store in stores:
+        for shots in ("all", 16, 2):
+            put(store, ap(draws=2), method="m", shots=shots)
+    assert [change["key"]["shots"] for change in json.loads(compared("--format", "json")[1])] == [2, 16, "all"]
 
 
 def test_other_rules_are_not_compared(stores, compared):
