@@ -48,6 +48,7 @@ def compare(plan: Plan, records: dict[str, Record], store: Store) -> Comparison:
     found = [row.difference for row in rows if row.difference]
     return Comparison(
         encoder=suite.encoder,
+        protocol=suite.protocol,
         gallery=suite.gallery,
         baseline=suite.baseline,
         blocks=tuple(block for block in blocks if block),
@@ -95,14 +96,15 @@ def _filled(row: Row, found: list[Record | None], aps: Drawn) -> Row:
         return row
     values = np.stack([aps[draw] for draw in sorted(aps)])
     i2t, t2i = np.nanmean(values, axis=(0, 1))
-    seconds = [sum(record.seconds.values()) for record in found if record and record.status == "done"]
+    done = [record for record in found if record and record.status == "done"]
     return replace(
         row,
         i2t=float(i2t),
         t2i=float(t2i),
         mean=two_way(values.mean(2)),
         draw_sd=draw_sd(values.mean(2)),
-        seconds=statistics.median(seconds),
+        accuracy=statistics.fmean(record.metrics.get("accuracy", np.nan) for record in done),
+        seconds=statistics.median(sum(record.seconds.values()) for record in done),
     )
 
 
@@ -169,13 +171,16 @@ def _block(material: Material, plan: Plan, records: dict[str, Record]) -> Block 
     if not done:
         return None
     counts = done[0].counts
+    i2t, t2i = (statistics.fmean(record.floor[direction] for record in done) for direction in DIRECTIONS)
     return Block(
         dataset=material.name,
+        encoder=done[0].cell.encoder,
         split=material.split.digest,
         queries=counts["queries"],
         gallery=counts["gallery"],
         left_out=counts["left_out"],
-        floor=statistics.fmean(record.floor["i2t"] for record in done),
+        floor=(i2t + t2i) / 2,
+        floors=(i2t, t2i),
         ceiling=_ceiling(material, plan) if plan.suite.oracle else None,
     )
 
@@ -184,7 +189,10 @@ def _ceiling(material: Material, plan: Plan) -> float:
     """The mAP of a ranking that knows the labels: the metric run on one-hot label scores."""
     features = open_features(material.features)
     setting = Setting(plan.suite.shots[0], material.split.draws[0], plan.suite.gallery)
-    key = make_episode(features, material.split, setting).answers.key["i2t"]
-    onehot = np.eye(len(features.classes), dtype=np.float32)
-    scores = onehot[key.query_label] @ onehot[key.gallery_label].T
-    return float(np.nanmean(average_precision(scores, key.query_label, key.gallery_label)))
+    keys = make_episode(features, material.split, setting).answers.key.values()
+    onehot = np.eye(int(features.label.max()) + 1, dtype=np.float32)
+    found = [
+        average_precision(onehot[key.query_label] @ onehot[key.gallery_label].T, key.query_label, key.gallery_label)
+        for key in keys
+    ]
+    return statistics.fmean(float(np.nanmean(ap)) for ap in found)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from xshot_bench.benchmarks.ablation import Group
 from xshot_bench.benchmarks.significance import Correction, Effect, Estimate, Matters, MeanSquares
-from xshot_bench.datasets.splitting import Gallery, Shots
+from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Row:
     shots: None for the rows of chance and of known labels, which are the same at every X.
     group: the table it belongs to; rows of an ablation or a sweep are compared with the variant ``reference``.
     also: other names of the same configuration, which is run and shown once.
+    accuracy: top-1, of image queries against the classes' prompts or posteriors; NaN where there is none.
     draws: cells done, of ``asked``. draw_sd: the standard deviation of mean mAP from draw to draw.
     tier: compact letters; two methods of one dataset and X share a letter exactly when they cannot be told apart.
     below: whether its mean lies below zero-shot's, and whether the corrected test says so too.
@@ -68,6 +69,7 @@ class Row:
     i2t: float = float("nan")
     t2i: float = float("nan")
     mean: Estimate | None = None
+    accuracy: float = float("nan")
     draw_sd: float = float("nan")
     tier: str = ""
     difference: Difference | None = None
@@ -93,15 +95,18 @@ class Pair:
 class Block:
     """What all rows of a dataset share: split digest, sizes, and the mAP of knowing nothing and of knowing all.
 
-    floor: expected of a random ranking (closed form). ceiling: measured with the labels known; None if not asked for.
+    floor: expected of a random ranking (closed form), and per direction ``floors`` (i2t, t2i). ceiling: measured with
+    the labels known; None if not asked for.
     """
 
     dataset: str
+    encoder: str
     split: str
     queries: int
     gallery: int
     left_out: int
     floor: float
+    floors: tuple[float, float]
     ceiling: float | None = None
 
 
@@ -149,6 +154,7 @@ class Comparison:
     """
 
     encoder: str
+    protocol: Protocol
     gallery: Gallery
     baseline: str
     blocks: tuple[Block, ...]

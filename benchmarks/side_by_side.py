@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import tarfile
 import tempfile
@@ -27,7 +28,7 @@ REFERENCE = "results/reference"  # what a revision without a path means
 Verdict = Literal["better", "worse", "same", "identical", "only in A", "only in B", "not compared"]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Key:
     """What a cell of both tables has in common; the draws are what is paired."""
 
@@ -96,13 +97,19 @@ def opened(source: str) -> Iterator[Store]:
 def changes(a: Store, b: Store, judging: Judging) -> list[Change]:
     """Every cell of either, in the order of dataset, X and method."""
     old, new = _sides(a), _sides(b)
-    found = [_change(key, old.get(key), new.get(key), judging.margin) for key in sorted(old.keys() | new.keys())]
+    found = [
+        _change(key, old.get(key), new.get(key), judging.margin) for key in sorted(old.keys() | new.keys(), key=_order)
+    ]
     elsewhere = {side: {(k.dataset, k.shots, k.method) for k in keys} for side, keys in (("A", old), ("B", new))}
     found = [_explained(change, elsewhere) for change in found]
     tested = [change for change in found if change.difference and change.verdict == "same"]
     corrected = correct([_p(change) for change in tested], judging.correction)
     verdicts = {id(change): p for change, p in zip(tested, corrected, strict=True)}
     return [_judged(change, verdicts[id(change)]) if id(change) in verdicts else change for change in found]
+
+
+def _order(key: Key) -> tuple[str, float, str, str]:
+    return key.dataset, math.inf if key.shots == "all" else key.shots, key.method, str(key)
 
 
 @dataclass(frozen=True)

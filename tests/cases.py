@@ -240,6 +240,14 @@ def check_order_of_training_items_is_nothing(make: Factory) -> None:
         torch.testing.assert_close(compared(method, items), compared(other, items), rtol=1e-3, atol=1e-3)
 
 
+def check_components_are_switches_of_their_own(make: Factory) -> None:
+    """Each component is a declared switch, and no two set the same parameter: so one can be off while others stay."""
+    method = make()
+    changed = [set(method.ablations[switch]) for switch in method.components]
+    assert sum(map(len, changed)) == len(set().union(*changed))
+    assert all(changed)
+
+
 def check_is_deterministic(make: Factory) -> None:
     """The same seed gives the same output, bit for bit, whatever the state of the global generator."""
     world = World()
@@ -376,4 +384,5 @@ METHOD_CHECKS: tuple[Callable[[Factory], None], ...] = (
     check_survives_saving,
     check_precisions_agree,
     check_order_of_training_items_is_nothing,
+    check_components_are_switches_of_their_own,
 )

@@ -42,6 +42,7 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("method", lambda row: row.method + MARKS[row.below]),
         Column("i2t", lambda row: percent(row.i2t), 3),
         Column("t2i", lambda row: percent(row.t2i), 3),
+        *([Column("top-1", lambda row: percent(row.accuracy), 2)] if comparison.protocol == "kshot" else []),
         Column("mean mAP", lambda row: interval(row.mean) if row.mean else "failed" if row.failed else "–"),
         Column("tier", lambda row: row.tier, 1),
         Column("difference", lambda row: interval(row.difference.estimate, "+") if row.difference else ""),
@@ -101,7 +102,7 @@ def percent(value: float) -> str:
 
 def interval(estimate: Estimate, sign: str = "") -> str:
     """``12.3 ± 1.2`` in mAP points; without ± where there is no interval."""
-    mean = f"{100 * estimate.mean:{sign}.1f}"
+    mean = f"{round(100 * estimate.mean, 1) + 0.0:{sign}.1f}"  # the sum makes -0.0 a 0.0
     half = 50 * (estimate.high - estimate.low)
     return mean if math.isnan(half) else f"{mean} ± {half:.1f}"
 
@@ -126,4 +127,5 @@ def _landmarks(block: Block | None, name: str) -> Iterator[Row]:
     value = None if block is None else block.floor if name == "chance" else block.ceiling
     if block and value is not None:
         exact = Estimate(value, math.nan, 0, math.nan, math.nan, None, 0, block.queries, "nothing")
-        yield Row(block.dataset, None, name, 0, 0, i2t=value, t2i=value, mean=exact)
+        i2t, t2i = block.floors if name == "chance" else (value, value)
+        yield Row(block.dataset, None, name, 0, 0, i2t=i2t, t2i=t2i, mean=exact)

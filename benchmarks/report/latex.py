@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xshot_bench.benchmarks.comparison import Comparison, Row
 from xshot_bench.benchmarks.report.columns import Column, Section, columns, grid, placed, sections
 from xshot_bench.benchmarks.report.notes import caption, footnotes
 
+ALIGN = {"method": "l", "mean mAP": r"r@{\qquad}"}  # room for the letters of the tiers
 LONG = 45  # lines that a page holds; a longer table becomes one for each X
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -20,6 +22,7 @@ SPECIAL = {
 PREAMBLE = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
+\IfFileExists{cmap.sty}{\usepackage{cmap}}{}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage{booktabs}
 \usepackage[margin=2cm]{geometry}
@@ -49,13 +52,11 @@ def _printable(char: str) -> str:
 
 
 def _pages(section: Section) -> list[Section]:
-    """The section, cut into one for each X if it is longer than a page."""
+    """The section, cut into one for each X if it is longer than a page; chance and known labels stand in each."""
     if len(section.rows) <= LONG:
         return [section]
-    parts = dict.fromkeys(row.shots for row in section.rows)
-    return [
-        Section(section.title, section.dataset, tuple(row for row in section.rows if row.shots == x)) for x in parts
-    ]
+    every = dict.fromkeys(row.shots for row in section.rows if row.shots is not None)
+    return [replace(section, rows=tuple(row for row in section.rows if row.shots in (x, None))) for x in every]
 
 
 def _table(comparison: Comparison, section: Section, asked: list[Column]) -> str:
@@ -72,7 +73,7 @@ def _table(comparison: Comparison, section: Section, asked: list[Column]) -> str
             r"\begin{table}[ht]",
             rf"\caption{{{escape(title or '. '.join(caption(comparison, section.dataset)))}}}",
             r"\centering\small",
-            r"\begin{tabular}{" + "".join("l" if header == "method" else "r" for header in headers) + "}",
+            r"\begin{tabular}{" + "".join(ALIGN.get(header, "r") for header in headers) + "}",
             r"\toprule",
             " & ".join(escape(header) for header in headers) + r" \\",
             r"\midrule",

@@ -19,19 +19,18 @@ CORRECTED = {
 def caption(comparison: Comparison, dataset: str) -> list[str]:
     """What the numbers of a dataset's table mean, line by line."""
     draws = max(row.asked for row in comparison.rows)
-    lines = [
-        f"{dataset} · encoder {comparison.encoder} · mAP@all in %, relevant = same class, "
-        f"{draws} draw{'s' if draws > 1 else ''}"
+    relevant = "its own texts or image" if comparison.protocol == "instance" else "same class"
+    measured = f"mAP@all in %, relevant = {relevant}, {draws} draw{'s' if draws > 1 else ''}"
+    block = next((block for block in comparison.blocks if block.dataset == dataset), None)
+    if block is None:  # nothing was done
+        return [f"{dataset} · encoder {comparison.encoder} · protocol {comparison.protocol}", measured]
+    left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
+    return [
+        f"{dataset} · encoder {block.encoder} · protocol {comparison.protocol} · split {block.split[:16]}",
+        f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
+        f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})",
+        f"{measured} · chance: mAP of a random ranking",
     ]
-    for block in comparison.blocks:
-        if block.dataset == dataset:
-            left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
-            lines += [
-                f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
-                f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})",
-                f"split {block.split[:16]} · chance: the closed-form mAP of a random ranking",
-            ]
-    return lines
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -46,6 +45,8 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append(f"No differences: {comparison.baseline} is not among the methods of this run.")
     if one_draw:
         lines.append("One draw only: no test over draws can be made, so there are no tiers. Use --draws 5.")
+    if comparison.protocol == "kshot":
+        lines.append("top-1: accuracy of the images in %, against the classes.")
     lines += [*_spread(comparison), *_incomplete(comparison)]
     named = dict.fromkeys((row.method, row.also) for row in comparison.rows if row.also)
     lines += [f"{method} is also {', '.join(also)}: run once, shown once." for method, also in named]

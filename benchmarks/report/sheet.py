@@ -27,14 +27,15 @@ def to_csv(comparison: Comparison) -> str:
 
 def _line(comparison: Comparison, row: Row) -> dict[str, Any]:
     mean, difference = row.mean, row.difference
-    split = next((block.split for block in comparison.blocks if block.dataset == row.dataset), None)
+    block = next((block for block in comparison.blocks if block.dataset == row.dataset), None)
     estimate, effect = (difference.estimate, difference.effect) if difference else (None, None)
     p = difference.p_corrected if difference else None
     return {
         "dataset": row.dataset,
-        "encoder": comparison.encoder,
+        "encoder": block.encoder if block else comparison.encoder,
+        "protocol": comparison.protocol,
         "gallery": comparison.gallery,
-        "split": split,
+        "split": block and block.split,
         "shots": row.shots,
         "method": row.method,
         "group": row.group,
@@ -43,6 +44,7 @@ def _line(comparison: Comparison, row: Row) -> dict[str, Any]:
         "draws_asked": row.asked,
         "i2t": row.i2t,
         "t2i": row.t2i,
+        "accuracy": row.accuracy,
         "mean": mean and mean.mean,
         "mean_low": mean and mean.low,
         "mean_high": mean and mean.high,
@@ -79,4 +81,6 @@ def _cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if isinstance(value, str):
+        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ").replace("\n", " ")
+    return value

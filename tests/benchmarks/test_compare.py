@@ -93,3 +93,84 @@ def test_two_variants_of_one_meaning_are_run_and_shown_once(bench, tmp_path):
     called = bench(*ask, "--format", "json")
     assert [row["method"] for row in called.table["rows"]] == ["twin", "twin:other"]
     assert len(list((tmp_path / "results" / "cells").glob("*.json"))) == 4
+
+
+def test_tiers_and_marks_follow_from_the_pairs(rows_and_ap):
+    rows, _, table = rows_and_ap
+    for x in (1, 2):
+        here = {method: row for (method, shots), row in rows.items() if shots == x}
+        for pair in table["pairs"]:
+            if pair["shots"] == x:
+                shared = set(here[pair["first"]]["tier"]) & set(here[pair["second"]]["tier"])
+                assert bool(shared) == (pair["p_corrected"] > 0.05)
+        best = max(here.values(), key=lambda row: row["mean"]["mean"])
+        assert "a" in best["tier"]
+        assert here["random"]["below"] == "significantly below"  # the colours are told apart far better than by chance
+        assert here["clip"]["below"] == ""
+
+
+def test_benjamini_hochberg_is_less_strict(bench):
+    ask = ("--methods", ",".join(METHODS), "--shots", "1,2", "--draws", "3", "--format", "json")
+    holm, bh = (bench(*ask, *more).table for more in ((), ("--correction", "fdr_bh")))
+    raw = [pair["estimate"]["p"] for pair in holm["pairs"]]
+    assert [pair["p_corrected"] for pair in bh["pairs"]] == pytest.approx(list(multipletests(raw, method="fdr_bh")[1]))
+    assert bh["correction"] == "fdr_bh"
+    assert all(b["p_corrected"] <= h["p_corrected"] for b, h in zip(bh["pairs"], holm["pairs"], strict=True))
+
+
+def test_what_matters_depends_on_the_margin(bench):
+    ask = ("--methods", "random,clip", "--shots", "1", "--draws", "3", "--format", "json")
+    (row, _) = bench(*ask).table["rows"]
+    assert row["difference"]["matters"] == "different"
+    (row, _) = bench(*ask, "--margin", "100").table["rows"]
+    assert row["difference"]["matters"] == "equivalent"
+    far = -100 * row["difference"]["estimate"]["mean"]
+    (row, _) = bench(*ask, "--margin", str(far)).table["rows"]
+    assert row["difference"]["matters"] == "undecided"
+    assert bench(*ask, "--margin", "-1").code == 2
+
+
+@pytest.mark.parametrize("gallery", ["test", "all"])
+def test_chance_and_known_labels_frame_the_table(bench, gallery):
+    called = bench("--methods", "random,clip", "--shots", "1", "--draws", "2", "--gallery", gallery, "--oracle",
+                   "--format", "json")  # fmt: skip
+    (block,) = called.table["blocks"]
+    assert block["ceiling"] == 1.0
+    # four target classes with as many test items each: closed form with R of N relevant
+    n, r = block["gallery"], block["queries"] // 4
+    first = sum(1 / i for i in range(1, n + 1)) / n
+    assert block["floor"] == pytest.approx((r - 1) / (n - 1) * (1 - first) + first)
+    ask = ("--methods", "random,clip", "--shots", "1", "--draws", "2")
+    lines = [line for line in bench(*ask, "--oracle").out.splitlines() if line.startswith("|")]
+    assert "chance" in lines[2] and "labels known" in lines[-1] and "100.0" in lines[-1]
+    assert "labels known" not in bench(*ask).out
+
+
+def test_known_labels_need_no_cached_features(bench, tmp_path):
+    import shutil
+
+    ask = ("--methods", "clip", "--shots", "1", "--draws", "2", "--format", "json")
+    bench(*ask)
+    shutil.rmtree(tmp_path / "cache")
+    assert bench(*ask).code == 0 and not list((tmp_path / "cache").rglob("*.npy"))
+    assert bench(*ask, "--oracle").table["blocks"][0]["ceiling"] == 1.0
+
+
+def test_one_draw_is_tested_on_that_draw_and_says_so(bench):
+    ask = ("--methods", "random,prototype,clip", "--shots", "1", "--draws", "1")
+    table = bench(*ask, "--format", "json").table
+    rows = {row["method"]: row for row in table["rows"]}
+    assert not table["pairs"] and table["power"] is None and all(row["tier"] == "" for row in rows.values())
+    raw = [next(iter(rows[name]["difference"]["on_draw"].values())) for name in ("random", "prototype")]
+    expected = multipletests(raw, method="holm")[1]
+    assert [rows[n]["difference"]["p_corrected"] for n in ("random", "prototype")] == pytest.approx(list(expected))
+    out = bench(*ask).out
+    assert "p, this draw" in out and "says nothing about other draws" in out and "tier" not in out.partition("±:")[0]
+
+
+def test_every_test_is_printed_with_its_question(bench):
+    out = bench("--methods", "random,clip", "--shots", "1", "--draws", "3", "--ladder").out
+    for said in ("1 On this draw?", "2 On these queries, over draws?", "3 Over draws and queries?", "4 Across datasets",
+                 "Not tested sign-flip over 3 draws: its smallest p is 0.25", "a rank test needs 6 blocks or more",
+                 "With 3 draws this table can detect", "standard deviation"):  # fmt: skip
+        assert said in out, said
