@@ -153,33 +153,36 @@ def _relevant_ranks(
 class _Ranker:
     """Ranks of relevant items, for blocks of rows of a score matrix.
 
-    Sorting values is several times faster than sorting positions. So each score becomes an integer of the same order,
-    whose last bit gives way to a mark, relevant or not; the marks of the sorted integers say which ranks are relevant.
-    Where that bit may have decided (equal scores, or neighbours among the floats), the true order is looked up.
+    Sorting values is several times faster than sorting positions. So each score becomes an integer of the same order
+    with a mark as its last bit, relevant or not; the marks of the sorted integers say which ranks are relevant. Scores
+    below 2 leave a bit free for it; others give up their last one. Where the mark may have decided (equal scores, or
+    neighbours among the floats that gave up a bit), the true order is looked up.
     """
 
     def __init__(self, scores: np.ndarray, tie_seed: int) -> None:
         self.scores = scores
         self.integer = np.int32 if scores.itemsize == 4 else np.int64
-        self.infinity = int(np.array(np.inf, scores.dtype).view(self.integer))
+        self.infinity, self.two = (int(np.array(value, scores.dtype).view(self.integer)) for value in (np.inf, 2))
         self.place = _shuffled_places(scores.shape[1], tie_seed)
         self.rows = _block_rows(scores)
         shape = (min(self.rows, len(scores)), scores.shape[1])
         # allocated once: the first touch of fresh memory costs more than the arithmetic
         self.work = np.empty(shape, self.integer), np.empty(shape, self.integer)
-        self.marks = np.empty(shape[0] * shape[1] * 10 // 9 + 2, bool)
+        self.marks = np.empty(shape[0] * shape[1] * 10 // 9 + 2, np.int8)
 
     def ranks(self, rows: np.ndarray, relevant: np.ndarray) -> np.ndarray:
         """The ascending ranks ``[n,R]`` (from 1) of the ``relevant [G]`` items for the queries ``rows [n]``."""
         keys, spare = (buffer[: len(rows)] for buffer in self.work)
         np.take(self.scores, rows, axis=0, out=keys.view(self.scores.dtype), mode="clip")  # unbuffered in this mode
         _to_keys(keys, spare)
-        keys &= -2
+        low, high = int(keys.min()), int(keys.max())
+        if low < -self.infinity or high >= self.infinity:
+            _require_finite(self.scores)
+        small = -self.two <= low and high < self.two
+        _make_room(keys, small)
         keys |= relevant.astype(self.integer)
         keys.sort(axis=1)
-        if keys[:, 0].min() < -self.infinity or keys[:, -1].max() >= self.infinity:
-            _require_finite(self.scores)
-        found = self._marked(keys, spare)
+        found = self._marked(keys, len(rows) * int(relevant.sum()))
         before = keys.ravel().take(found - 1, mode="wrap")
         before ^= keys.ravel().take(found)
         unsure = np.flatnonzero(before == 1)
@@ -190,25 +193,27 @@ class _Ranker:
         for i in np.flatnonzero(crowded):
             found[i] = np.flatnonzero(relevant[np.lexsort((self.place, np.negative(self.scores[rows[i]])))])
         for i, j in zip(row[~crowded[row]], first[~crowded[row]], strict=True):
-            self._mend(found[i, j:], self.scores[rows[i]], relevant, keys[i])
+            self._mend(found[i, j:], self.scores[rows[i]], relevant, keys[i], small)
         found += 1
         return found
 
-    def _marked(self, keys: np.ndarray, spare: np.ndarray) -> np.ndarray:
-        """The flat positions of the ``keys [n,G]`` that bear the mark."""
-        tail = keys.size // 9 + 1  # NumPy finds marks several times faster where more than a tenth are set
-        self.marks[keys.size : keys.size + tail] = True
-        np.bitwise_and(keys, 1, out=spare)
-        np.not_equal(spare.ravel(), 0, out=self.marks[: keys.size])
-        return np.flatnonzero(self.marks[: keys.size + tail])[:-tail]
+    def _marked(self, keys: np.ndarray, count: int) -> np.ndarray:
+        """The flat positions of the ``count`` of ``keys [n,G]`` that bear the mark."""
+        tail = max(0, keys.size // 9 + 1 - count)  # NumPy finds marks several times faster where over a tenth are set
+        marks = self.marks[: keys.size + tail]
+        np.copyto(marks[: keys.size], keys.ravel(), casting="unsafe")
+        marks &= 1
+        marks[keys.size :] = 1
+        return np.flatnonzero(marks.view(bool))[:count]
 
-    def _mend(self, found: np.ndarray, scores: np.ndarray, relevant: np.ndarray, keys: np.ndarray) -> None:
+    def _mend(self, found: np.ndarray, scores: np.ndarray, relevant: np.ndarray, keys: np.ndarray, small: bool) -> None:
         """Correct the first of the places ``found`` in a row of sorted ``keys [G]``: those in the group of one key.
 
         In such a group the relevant items were put last; here they get their places among all members of the group.
         """
         own = scores.view(self.integer).copy()
         _to_keys(own, np.empty_like(own))
+        _make_room(own, small)
         members = np.flatnonzero(np.bitwise_or(own, 1) == keys[found[0]])
         order = np.lexsort((self.place[members], np.negative(scores[members])))
         within = np.flatnonzero(relevant[members[order]])
@@ -222,6 +227,14 @@ def _to_keys(bits: np.ndarray, spare: np.ndarray) -> None:
     np.right_shift(bits, 8 * bits.itemsize - 1, out=spare)
     np.bitwise_and(spare, np.iinfo(bits.dtype).max, out=spare)
     np.bitwise_xor(bits, spare, out=bits)
+
+
+def _make_room(keys: np.ndarray, small: bool) -> None:
+    """Free the last bit of integers for the mark, in place; those of ``small`` scores lose nothing."""
+    if small:
+        keys <<= 1
+    else:
+        keys &= -2
 
 
 def _average(ranks: np.ndarray, cutoff: Cutoff | None) -> np.ndarray:

@@ -30,7 +30,7 @@ class _Row:
 
 
 def read_metadata(root: Path) -> list[Candidate]:
-    """The rows of the folder's one metadata file, each with what is wrong with its fields.
+    """The rows of the folder's one metadata file, each with what is wrong with its fields; first the unknown columns.
 
     An item's id is its file name; ``text_file`` names a file with the text in it. `InputError` where the file cannot
     be read as what it is.
@@ -51,14 +51,18 @@ def read_metadata(root: Path) -> list[Candidate]:
         raise InputError(f"{path} cannot be read: {error}.") from None
     if not rows:
         raise InputError(f"{path} lists no items. Expected: a row for each picture.")
-    columns = set().union(*(row.fields for row in rows))
-    unknown, missing = columns - {*REQUIRED, *TEXTS, *OPTIONAL}, set(REQUIRED) - columns
-    missing |= {"text"} if not columns & set(TEXTS) else set()
-    if unknown or missing:
-        said = [f"unknown: {', '.join(repr(name[:80]) for name in sorted(unknown))}"] * bool(unknown)
-        said += [f"missing: {', '.join(sorted(missing))}"] * bool(missing)
-        raise InputError(f"the columns of {path} are wrong ({'; '.join(said)}). {EXPECTED}.")
-    return [_candidate(root, row) for row in rows]
+    first = {column: row.line for row in reversed(rows) for column in row.fields}
+    missing = {*REQUIRED, *(["text"] if first.keys().isdisjoint(TEXTS) else [])} - first.keys()
+    if missing:
+        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}. {EXPECTED}.")
+    unknown = sorted(first.keys() - {*REQUIRED, *TEXTS, *OPTIONAL}, key=lambda column: first[column])
+    head = [_unknown(column, 1 if path.suffix == ".csv" else first[column]) for column in unknown]
+    return [*head, *(_candidate(root, row) for row in rows)]
+
+
+def _unknown(column: str, line: int) -> Candidate:
+    problem = f"unknown column {column[:80]!r}. {EXPECTED}"
+    return Candidate(f"line {line}", "", "", "", problem=problem, is_column=True)
 
 
 def _candidate(root: Path, row: _Row) -> Candidate:

@@ -22,7 +22,9 @@ from xshot_bench.benchmarks.metrics import (
 
 MAX = float(np.finfo(np.float32).max)
 TINY = float(np.finfo(np.float32).smallest_subnormal)
-NEIGHBOURS = [float(np.nextafter(np.float32(1), np.float32(way))) for way in (0, 1, 2)]
+NEIGHBOURS, AROUND_TWO = (
+    [float(np.nextafter(np.float32(value), np.float32(way))) for way in (0, value, 9)] for value in (1, 2)
+)
 
 
 def ranking(scores: np.ndarray, tie_seed: int = 0) -> np.ndarray:
@@ -73,6 +75,7 @@ CASES = {
     "huge": lambda rng: rng.choice([MAX, -MAX, MAX / 2, 1.0], (30, 200)),
     "subnormal": lambda rng: TINY * rng.integers(-3, 4, (30, 200)),
     "neighbours among the floats": lambda rng: rng.choice([*NEIGHBOURS, *(-v for v in NEIGHBOURS)], (30, 200)),
+    "where a bit is lost": lambda rng: rng.choice([*AROUND_TWO, *(-v for v in AROUND_TWO)], (30, 200)),
     "few ties": lambda rng: np.round(rng.standard_normal((30, 200)), 3),
     "one item": lambda rng: rng.standard_normal((30, 1)),
 }
@@ -97,7 +100,9 @@ def test_average_precision_equals_the_peers(case: str, dtype: type) -> None:
     np.testing.assert_allclose(ap[answered], trec, rtol=0, atol=1e-9)
 
 
-score = st.sampled_from([*NEIGHBOURS, -1.0, 0.0, -0.0, TINY, -TINY, MAX, -MAX, 0.5]) | st.floats(-2, 2, width=32)
+score = st.sampled_from([*NEIGHBOURS, *AROUND_TWO, -2.0, -1.0, 0.0, -0.0, TINY, -TINY, MAX, -MAX, 0.5]) | st.floats(
+    -2, 2, width=32
+)
 
 
 @given(st.data())

@@ -159,6 +159,27 @@ def test_bad_items_are_left_out_when_asked(folder: Path) -> None:
     assert np.array_equal(np.asarray(data.picture(0)), np.asarray(picture(0)))
 
 
+@pytest.mark.parametrize(("write", "line"), [(write_csv, 1), (write_jsonl, 3)])
+def test_unknown_columns_are_in_the_message_and_cost_no_item(
+    folder: Path, write: Callable[[Path, list[Row]], None], line: int
+) -> None:
+    rows = [*good_rows(), {"file_name": "no.png", "text": "a", "label": "kind 0"}]
+    columns = [*good_rows()[0], "colour"]
+    if write is write_csv:
+        write_csv(folder, rows, columns)
+    else:
+        rows[2]["colour"] = rows[5]["colour"] = "red"
+        write_jsonl(folder, rows)
+    said = refusal(folder)
+    assert said.startswith("1 of 31 items are bad, 1 column is unknown.")
+    assert f"line {line}: unknown column 'colour'" in said and "no file 'no.png'" in said
+    data = read(folder, skip=True)
+    assert len(data.items) == 30
+    assert data.notes == ("1 of 31 items are bad, 1 column is unknown and left out",)
+    write(folder, good_rows())
+    assert read(folder).digest == data.digest
+
+
 def test_bad_items_leave_ids_and_digest_as_they_are(folder: Path) -> None:
     write_csv(folder, good_rows())
     before = read(folder)
@@ -181,8 +202,9 @@ def test_a_long_list_is_cut(folder: Path) -> None:
     [
         (b"", "lists no items"),
         (b"file_name,text,label\n", "lists no items"),
-        (b"file_name,text\n0-0.png,a\n", "missing: label"),
-        (b"file_name,text,label,colour\n0-0.png,a,b,c\n", "unknown: 'colour'"),
+        (b"file_name,text\n0-0.png,a\n", "lacks the columns label"),
+        (b"file_name\n0-0.png\n", "lacks the columns label, text"),
+        (b"file_name,text,label,colour\n0-0.png,a,b,c\n", "line 1: unknown column 'colour'"),
         (b"file_name,text,label,text\n0-0.png,a,b,c\n", "two columns of one name"),
         (b"file_name,text,label\n0-0.png,\xff\xfe,b\n", "not UTF-8"),
         (b"file_name,text,label\n0-0.png,a\0,b\n", "NUL"),
@@ -203,7 +225,7 @@ def test_an_unreadable_csv_is_one_clear_message(folder: Path, content: bytes, sa
         (b"{", "line 31 is no JSON"),
         (b"[1]", "line 31 is no JSON object"),
         (b"[" * 100_000, "line 31 is no JSON"),
-        (b'{"file_name": "0-0.png", "text": "a", "label": "b", "size": 3}', "unknown: 'size'"),
+        (b'{"file_name": "0-0.png", "text": "a", "label": "b", "size": 3}', "line 31: unknown column 'size'"),
         (b'{"file_name": "0-0.png", "text": ["a"], "label": "kind 0"}', "line 31: text is not a text"),
         (b'{"file_name": "0-0.png", "text": null, "label": "kind 0"}', "line 31: text is empty"),
         (b'{"file_name": "0-0.png", "text": "a"}', "line 31: label is empty"),
