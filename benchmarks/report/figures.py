@@ -53,7 +53,7 @@ def shots_curves(comparison: Comparison, dataset: str, looks: Looks) -> Figure:
 
 @drawing()
 def class_dots(spot: Spot, looks: Looks) -> Figure:
-    """mAP of each class, the best first by the mean of the methods; of very many, those where methods differ most."""
+    """MAP of each class, the best first by the mean of the methods; of very many, those where methods differ most."""
     table = 100 * spot.by_class()
     if len(table) > MOST_CLASSES:
         table = table.loc[(table.max(axis=1) - table.min(axis=1)).nlargest(MOST_CLASSES).index]
@@ -84,7 +84,9 @@ def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
     axes.set_xlabel("recall, %")
     axes.set_ylabel("precision, %")
     axes.set_xlim(-1, 101)
-    axes.set_ylim(0, 105 * max(float(precision.max()) for precision in spot.precision.values()))  # both directions alike
+    axes.set_ylim(
+        0, 105 * max(float(precision.max()) for precision in spot.precision.values())
+    )  # both directions alike
     _legend(figure)
     return figure
 

@@ -57,8 +57,12 @@ def figure_set(findings: Findings) -> Iterator[Shown]:
         )
         for direction, arrow in (("i2t", "image → text"), ("t2i", "text → image")):
             draw = partial(figures.precision_recall, spot, direction, looks)
-            yield Shown(f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says, draw, **where)
-        says = f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
+            yield Shown(
+                f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says, draw, **where
+            )
+        says = (
+            f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
+        )
         draw = partial(figures.class_dots, spot, looks)
         yield Shown("classes", "classes", "mAP of each class", says, draw, **where)
         others = [method for method in spot.ap if method != comparison.baseline]

@@ -61,7 +61,10 @@ def protocol(findings: Findings) -> Iterator[tuple[str, Facts]]:
             ]
         facts += [
             ("metric", "mAP over the whole ranking; relevant is what has the query's class; ties in a seeded order"),
-            ("shots", f"X = {', '.join(map(str, plan.suite.shots))}; the shots at a smaller X are among those at a larger"),
+            (
+                "shots",
+                f"X = {', '.join(map(str, plan.suite.shots))}; the shots at a smaller X are among those at a larger",
+            ),
             ("draws", f"{plan.suite.draws}, each a random choice of the shots, the same for every method"),
             *(("note", note) for note in material.dataset.notes),
         ]

@@ -38,7 +38,7 @@ class Spot:
     draw: dict[str, int] = field(default_factory=dict)
 
     def by_class(self) -> pd.DataFrame:
-        """mAP of each class (rows) and method (columns), over its queries and both directions."""
+        """MAP of each class (rows) and method (columns), over its queries and both directions."""
         mean = {method: ap.mean(1) for method, ap in self.ap.items()}
         return pd.DataFrame(mean).groupby(np.array(self.classes, dtype=object)).mean().dropna()
 

@@ -1,6 +1,5 @@
 """The feature cache: content-addressed, whole or not there, checked, shared by processes; encoding can be resumed."""
 
-import copy
 import multiprocessing
 import sys
 from pathlib import Path
