@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xshot_bench.benchmarks.blocks import rankings
-from xshot_bench.benchmarks.comparison import Block, Comparison, Pair, Row
+from xshot_bench.benchmarks.comparison import Below, Block, Comparison, Pair, Row
 from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.ladder import Drawn, difference, paired, power
 from xshot_bench.benchmarks.metrics import average_precision
@@ -130,29 +130,33 @@ def _corrected(pairs: Sequence[Pair], correction: Correction) -> tuple[Pair, ...
 
 def _judged(rows: Sequence[Row], pairs: Sequence[Pair]) -> list[Row]:
     """The rows of one dataset and X with what the corrected tests say of them."""
-    known = {
-        frozenset((pair.first, pair.second)): pair.p_corrected
-        for pair in pairs
-        if (pair.dataset, pair.shots) == (rows[0].dataset, rows[0].shots)
-    }
+    here = (rows[0].dataset, rows[0].shots)
+    known = {frozenset((p.first, p.second)): p for p in pairs if (p.dataset, p.shots) == here}
+
+    def corrected(a: str, b: str) -> float | None:
+        pair = known.get(frozenset((a, b)))
+        return pair.p_corrected if pair else None
 
     def told_apart(a: str, b: str) -> bool:
-        p = known.get(frozenset((a, b)))
+        p = corrected(a, b)
         return p is not None and p <= ALPHA
+
+    def lower(row: Row) -> bool:
+        pair = known.get(frozenset((row.method, ZERO_SHOT)))
+        if pair:
+            return pair.estimate.mean * (1 if pair.first == row.method else -1) < 0
+        zero_shot = next((r.mean.mean for r in rows if r.method == ZERO_SHOT and r.mean), -np.inf)
+        return row.mean is not None and row.mean.mean < zero_shot
 
     ranked = sorted((r for r in rows if r.mean and r.group == "methods"), key=lambda r: -r.mean.mean)  # type: ignore[union-attr]
     tiers = letters([row.method for row in ranked], told_apart) if known and len(ranked) > 1 else {}
-    zero_shot = next((row.mean.mean for row in rows if row.method == ZERO_SHOT and row.mean), -np.inf)
     judged = []
     for row in rows:
-        to = row.difference
-        if to:
-            to = replace(to, p_corrected=known.get(frozenset((row.method, to.baseline))))
-        lower = row.mean is not None and row.mean.mean < zero_shot
-        below = "significantly below" if told_apart(row.method, ZERO_SHOT) else "below"
-        judged.append(
-            replace(row, difference=to, tier=tiers.get(row.method, ""), below=below if lower else "")  # type: ignore[arg-type]
-        )
+        to = row.difference and replace(row.difference, p_corrected=corrected(row.method, row.difference.baseline))
+        below: Below = ""
+        if lower(row):
+            below = "significantly below" if told_apart(row.method, ZERO_SHOT) else "below"
+        judged.append(replace(row, difference=to, tier=tiers.get(row.method, ""), below=below))
     return judged
 
 

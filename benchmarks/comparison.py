@@ -12,6 +12,8 @@ from xshot_bench.benchmarks.ablation import Group
 from xshot_bench.benchmarks.significance import Correction, Effect, Estimate, Matters, MeanSquares
 from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
+Below = Literal["", "below", "significantly below"]
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -54,7 +56,7 @@ class Row:
     accuracy: top-1, of image queries against the classes' prompts or posteriors; NaN where there is none.
     draws: cells done, of ``asked``. draw_sd: the standard deviation of mean mAP from draw to draw.
     tier: compact letters; two methods of one dataset and X share a letter exactly when they cannot be told apart.
-    below: whether its mean lies below zero-shot's, and whether the corrected test says so too.
+    below: whether it lies below zero-shot on the draws that both have, and whether the corrected test says so too.
     reason: why cells are missing, if any failed or were declined. seconds: median computing time of a cell.
     """
 
@@ -73,7 +75,7 @@ class Row:
     draw_sd: float = float("nan")
     tier: str = ""
     difference: Difference | None = None
-    below: Literal["", "below", "significantly below"] = ""
+    below: Below = ""
     reason: str = ""
     failed: int = 0
     seconds: float = float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from xshot_bench.benchmarks.comparison import Comparison, Difference, Row
@@ -18,7 +19,7 @@ def rungs(comparison: Comparison) -> list[Column]:
         Column("difference", _of(lambda d: f"{100 * d.estimate.mean:+.1f}")),
         Column("95 % interval", _of(lambda d: _between(d.estimate.low, d.estimate.high))),
         Column("bootstrap", _of(lambda d: _between(*d.bootstrap)), 2),
-        Column("d_z", _of(lambda d: f"{d.effect.d_z:.2f}"), 1),
+        Column("d_z", _of(lambda d: "–" if math.isnan(d.effect.d_z) else f"{d.effect.d_z:.2f}"), 1),
         Column("draws won", _of(lambda d: f"{100 * d.effect.draws_won:.0f} %"), 5),
         Column("better/same/worse", _of(lambda d: f"{d.effect.wins}/{d.effect.ties}/{d.effect.losses}"), 6),
         Column("1 draw", _of(_on_draw), 3),

@@ -64,12 +64,13 @@ def test_only_draws_that_both_have_are_compared(bench, tmp_path):
         "        if task.seed == 1: raise ValueError('not this draw')\n"
         "    def embed(self, x, modality): return x\n"
     )
-    called = bench(
-        "--plugin", str(plugin), "--methods", "moody,clip", "--shots", "1", "--draws", "3", "--format", "json"
-    )
-    (row,) = (row for row in called.table["rows"] if row["method"] == "moody")
+    ask = ("--plugin", str(plugin), "--methods", "moody,clip", "--shots", "1", "--draws", "3")
+    (row,) = (row for row in bench(*ask, "--format", "json").table["rows"] if row["method"] == "moody")
     assert (row["draws"], row["asked"], row["difference"]["estimate"]["draws"]) == (2, 3, 2)
     assert row["difference"]["estimate"]["mean"] == 0
+    out = bench(*ask).out
+    assert "moody: 2 of 3 draws; failed: ValueError: not this draw" in out
+    assert "over complete pairs only: 2 draws × 16 queries." in out
 
 
 def test_one_draw_makes_no_test(bench):
