@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -94,12 +94,7 @@ def _of_image(image: Mapping[str, Any], number: int) -> Iterator[Candidate]:
 
 def _first_captions(found: Sequence[Candidate]) -> tuple[list[Candidate], tuple[str, ...]]:
     """The first five captions of each image, with notes on those left out and on captions that images share."""
-    count: Counter[str] = Counter()
-    kept = []
-    for candidate in found:
-        count[candidate.label] += 1
-        if count[candidate.label] <= CAPTIONS:
-            kept.append(candidate)
+    kept = [candidate for candidate in found if int(candidate.id.rpartition("#")[2]) < CAPTIONS]
     more = len(found) - len(kept)
     at: dict[str, set[str]] = defaultdict(set)
     tested = [candidate for candidate in kept if candidate.part == "test"]
