@@ -47,6 +47,8 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append("One draw only: no test over draws can be made, so there are no tiers. Use --draws 5.")
     if comparison.protocol == "kshot":
         lines.append("top-1: accuracy of the images in %, against the classes.")
+    if comparison.protocol == "instance":
+        lines.append("R@k: queries in % with an own text or the own image among the first k; each text is a query.")
     lines += [*_spread(comparison), *_incomplete(comparison)]
     named = dict.fromkeys((row.method, row.also) for row in comparison.rows if row.also)
     lines += [f"{method} is also {', '.join(also)}: run once, shown once." for method, also in named]

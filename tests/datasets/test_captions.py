@@ -291,8 +291,11 @@ def test_a_run_reports_recalls_and_methods_that_need_classes_decline(bench: Any,
     called = bench(*ask, "--shots", "0,all", "--format", "json", data=False)
     assert called.code == 0, called.err
     rows = {(row["method"], row["shots"]): row for row in called.table["rows"]}
-    assert rows["clip", 0]["mean"]["mean"] == 1
+    assert rows["clip", 0]["mean"]["mean"] == rows["clip", 0]["recall"]["t2i/R_1"] == 1
+    assert rows["random", 0]["recall"]["i2t/R_1"] < 1 == rows["random", 0]["recall"]["t2i/R_5"]
     for method in ("linear_probe", "prototype", "flexclip"):
         assert rows[method, "all"]["draws"] == 0 and "declined: needs " in rows[method, "all"]["reason"]
+    shown = bench(*ask, "--shots", "0", data=False).out
+    assert "i2t R@1" in shown and "t2i R@10" in shown and "relevant = its own texts or image" in shown
     refused = bench(*ask, "--shots", "1", data=False)
     assert refused.code == 2 and "at most 0 shots a class, not 1. Ask for fewer with --shots, or for all" in refused.err
