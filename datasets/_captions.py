@@ -45,7 +45,9 @@ class CaptionDataset(FiledDataset):
     def open(cls, options: DatasetOptions) -> Self:
         root = cls.origin.root(folder_of(options, cls.name, ", ".join(cls.origin.needed)))
         found, notes = _first_captions(cls.captions(root))
-        place = next((name for name in cls.places if (root / name).is_dir()), None)
+        first = found[0].file if found else ""
+        there = [name for name in cls.places if (root / name).is_dir()]
+        place = next((name for name in there if (root / name / first).exists()), there[0] if there else None)
         if place is None:
             raise InputError(f"{root} has none of the folders {', '.join(cls.places)}. Expected: one, with the images.")
         for candidate in found:

@@ -25,10 +25,15 @@ def caption(comparison: Comparison, dataset: str) -> list[str]:
     if block is None:  # nothing was done
         return [f"{dataset} · encoder {comparison.encoder} · protocol {comparison.protocol}", measured]
     left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
+    sizes = (
+        f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
+        f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})"
+    )
+    if comparison.protocol == "instance":
+        sizes = f"{block.queries} test images and their {block.gallery} texts, each searched by the other"
     return [
         f"{dataset} · encoder {block.encoder} · protocol {comparison.protocol} · split {block.split[:16]}",
-        f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
-        f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})",
+        sizes,
         f"{measured} · chance: mAP of a random ranking",
     ]
 

@@ -297,5 +297,6 @@ def test_a_run_reports_recalls_and_methods_that_need_classes_decline(bench: Any,
         assert rows[method, "all"]["draws"] == 0 and "declined: needs " in rows[method, "all"]["reason"]
     shown = bench(*ask, "--shots", "0", data=False).out
     assert "i2t R@1" in shown and "t2i R@10" in shown and "relevant = its own texts or image" in shown
+    assert "3 test images and their 15 texts" in shown
     refused = bench(*ask, "--shots", "1", data=False)
     assert refused.code == 2 and "at most 0 shots a class, not 1. Ask for fewer with --shots, or for all" in refused.err

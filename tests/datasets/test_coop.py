@@ -159,6 +159,7 @@ def test_bad_entries_are_all_said_or_left_out(kind: str, tmp_path: Path) -> None
     assert "--skip-bad-items" in str(error.value)
     data = opened("dtd", place, skip_bad_items=True)
     assert any("bad and left out" in note for note in data.notes)
+    assert "without these, its draws are not CoOp's" in data.notes
     assert len(data.items) < len([row for part in content.values() for row in part])
 
 
