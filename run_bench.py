@@ -194,6 +194,20 @@ def splits_command(dataset: str, folder: Path | None, plugins: tuple[Path, ...])
         click.echo(path)
 
 
+@cli.command("fetch")
+@click.argument("dataset")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Where its folder goes."
+)
+@PLUGINS
+def fetch_command(dataset: str, root: Path, plugins: tuple[Path, ...]) -> None:
+    """Download a dataset's folder where torchvision can, and say what is to be got by hand."""
+    from xshot_bench.benchmarks.invocation import fetch_dataset
+
+    for line in fetch_dataset(dataset, root, plugins):
+        click.echo(line)
+
+
 def call(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0; 1 if cells failed; 2 for a wrong call; 130 if interrupted."""
     try:

@@ -15,7 +15,7 @@ from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.ladder import Drawn, difference, paired, power
 from xshot_bench.benchmarks.metrics import average_precision
 from xshot_bench.benchmarks.plan import Material, Plan
-from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
+from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALLS, Setting
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.significance import ALPHA, Correction, correct, draw_sd, two_way
 from xshot_bench.benchmarks.store import Store
@@ -103,6 +103,7 @@ def _filled(row: Row, found: list[Record | None], aps: Drawn) -> Row:
         t2i=float(t2i),
         mean=two_way(values.mean(2)),
         draw_sd=draw_sd(values.mean(2)),
+        recall={name: statistics.fmean(record.metrics.get(name, np.nan) for record in done) for name in RECALLS},
         accuracy=statistics.fmean(record.metrics.get("accuracy", np.nan) for record in done),
         seconds=statistics.median(sum(record.seconds.values()) for record in done),
     )

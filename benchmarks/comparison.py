@@ -5,7 +5,8 @@ Everything that is printed, drawn or logged is read from a `Comparison`. mAP and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from xshot_bench.benchmarks.ablation import Group
@@ -53,6 +54,7 @@ class Row:
     shots: None for the rows of chance and of known labels, which are the same at every X.
     group: the table it belongs to; rows of an ablation or a sweep are compared with the variant ``reference``.
     also: other names of the same configuration, which is run and shown once.
+    recall: ``i2t/R_1`` and so on, of the own pair or, in the protocol ``instance``, of any of its own.
     accuracy: top-1, of image queries against the classes' prompts or posteriors; NaN where there is none.
     draws: cells done, of ``asked``. draw_sd: the standard deviation of mean mAP from draw to draw.
     tier: compact letters; two methods of one dataset and X share a letter exactly when they cannot be told apart.
@@ -71,6 +73,7 @@ class Row:
     i2t: float = float("nan")
     t2i: float = float("nan")
     mean: Estimate | None = None
+    recall: Mapping[str, float] = field(default_factory=dict)
     accuracy: float = float("nan")
     draw_sd: float = float("nan")
     tier: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
+from xshot_bench.datasets._fetch import fetch
 from xshot_bench.datasets.features import FeatureOptions, default_cache
 from xshot_bench.datasets.splitting import to_json
 
@@ -159,6 +160,14 @@ def regenerate_splits(name: str, folder: Path | None, plugins: Sequence[Path]) -
         )
     paths: list[Path] = cls.write_splits(folder)
     return paths
+
+
+def fetch_dataset(name: str, root: Path, plugins: Sequence[Path]) -> Iterator[str]:
+    """Get a dataset's folder into ``root`` as far as can be; yields lines on what there is and what is to do."""
+    cls: Any = Registry(plugins).load("dataset", name)
+    if cls.origin is None:
+        raise InputError(f"the dataset {name!r} has nothing to fetch: it is in a package, or in a folder of yours.")
+    yield from fetch(cls.name, cls.origin, root)
 
 
 def _settings(texts: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -22,6 +22,8 @@ GALLERIES: dict[Gallery, str] = {
 
 Direction = Literal["i2t", "t2i"]
 DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
+RECALL_AT = (1, 5, 10)
+RECALLS = tuple(f"{direction}/R_{k}" for direction in DIRECTIONS for k in RECALL_AT)  # as records name them
 
 
 @dataclass(frozen=True)

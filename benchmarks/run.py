@@ -16,7 +16,7 @@ from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.episode import Episode, make_episode
 from xshot_bench.benchmarks.evidence import Evidence
-from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALL_AT
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
 from xshot_bench.benchmarks.registry import Registry
@@ -25,7 +25,6 @@ from xshot_bench.datasets.features import FeatureOptions, FeatureSet, open_featu
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Declined, Method, require
 
-RECALL_AT = (1, 5, 10)
 SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
 
 

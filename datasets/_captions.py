@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -45,7 +45,9 @@ class CaptionDataset(FiledDataset):
     def open(cls, options: DatasetOptions) -> Self:
         root = cls.origin.root(folder_of(options, cls.name, ", ".join(cls.origin.needed)))
         found, notes = _first_captions(cls.captions(root))
-        place = next((name for name in cls.places if (root / name).is_dir()), None)
+        first = found[0].file if found else ""
+        there = [name for name in cls.places if (root / name).is_dir()]
+        place = next((name for name in there if (root / name / first).exists()), there[0] if there else None)
         if place is None:
             raise InputError(f"{root} has none of the folders {', '.join(cls.places)}. Expected: one, with the images.")
         for candidate in found:
@@ -94,12 +96,7 @@ def _of_image(image: Mapping[str, Any], number: int) -> Iterator[Candidate]:
 
 def _first_captions(found: Sequence[Candidate]) -> tuple[list[Candidate], tuple[str, ...]]:
     """The first five captions of each image, with notes on those left out and on captions that images share."""
-    count: Counter[str] = Counter()
-    kept = []
-    for candidate in found:
-        count[candidate.label] += 1
-        if count[candidate.label] <= CAPTIONS:
-            kept.append(candidate)
+    kept = [candidate for candidate in found if int(candidate.id.rpartition("#")[2]) < CAPTIONS]
     more = len(found) - len(kept)
     at: dict[str, set[str]] = defaultdict(set)
     tested = [candidate for candidate in kept if candidate.part == "test"]

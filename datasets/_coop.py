@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
@@ -76,7 +77,10 @@ class CoOpDataset(FiledDataset):
             if row.name != names[row.number]:
                 item.problem = f"class {row.number} is {row.name[:80]!r} here and {names[row.number][:80]!r} before"
             found.append(item)
-        return cls(listed_pictures(root, found, tuple(classes.values()), options, (NO_TEXTS,)), words)
+        content = listed_pictures(root, found, tuple(classes.values()), options, (NO_TEXTS,))
+        if len(content.items) < len(rows):
+            content = replace(content, notes=(*content.notes, "without these, its draws are not CoOp's"))
+        return cls(content, words)
 
     @classmethod
     def rows(cls, root: Path) -> Sequence[Listed]:

@@ -57,7 +57,7 @@ def fetch(name: str, origin: Origin, given: Path) -> Iterator[str]:
             ) from error
     missing = origin.missing(root)
     if missing:
-        yield f"{name} cannot be downloaded by this program. Get by hand:"
+        yield f"{name}: to be got by hand:"
         yield from _lines(missing, root)
     else:
         yield f"{name} is complete. Give it to a run with --root {name}={root}"

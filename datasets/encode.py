@@ -157,12 +157,10 @@ class _Encoding:
     def _features(self, image: np.ndarray, cut_texts: int) -> FeatureSet:
         items = self.dataset.items
         place = {name: number for number, name in enumerate(self.dataset.classes)}
-        prompts = self.dataset.class_prompts()
-        each = self._texts([text for texts in prompts for text in texts], "class prompts")
         return FeatureSet(
             image=image,
             text=_half(self._texts([item.text for item in items], "texts"), [item.text[:60] for item in items]),
-            class_text=_half(mean_features(each, [len(texts) for texts in prompts], self.options.ensemble), prompts),
+            class_text=self._class_text(),
             label=np.array([place[item.label] for item in items], dtype=np.int64),
             ids=tuple(item.id for item in items),
             classes=self.dataset.classes,
@@ -216,12 +214,22 @@ class _Encoding:
             found["views"] = views.unflatten(0, (len(batch), -1))
         return {name: tensor for name, tensor in found.items() if name in self.wanted}
 
+    def _class_text(self) -> np.ndarray:
+        """The text feature of each class ``[C,d]``, ``[C,0]`` of a dataset without prompts."""
+        prompts = self.dataset.class_prompts()
+        if not self.dataset.prompts:
+            return np.zeros((len(prompts), 0), dtype=np.float16)
+        each = self._texts([text for texts in prompts for text in texts], "class prompts")
+        return _half(mean_features(each, [len(texts) for texts in prompts], self.options.ensemble), prompts)
+
     def _texts(self, texts: list[str], stage: str) -> np.ndarray:
+        """The features of texts ``[n,d]``; a text that is there several times is encoded once."""
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         chunks = []
-        for chunk in Batching(TEXTS).run(self.encoder.encode_texts, texts):
+        for chunk in Batching(TEXTS).run(self.encoder.encode_texts, list(place)):
             chunks.append(chunk.numpy())
-            self.progress(stage, sum(map(len, chunks)), len(texts))
-        return np.concatenate(chunks)
+            self.progress(stage, sum(map(len, chunks)), len(place))
+        return np.concatenate(chunks)[[place[text] for text in texts]]
 
 
 def mean_features(features: np.ndarray, counts: Sequence[int], ensemble: Ensemble) -> np.ndarray:

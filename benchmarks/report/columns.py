@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from xshot_bench.benchmarks.comparison import Block, Comparison, Row
+from xshot_bench.benchmarks.protocol import RECALLS
 from xshot_bench.benchmarks.report.grid import Grid
 from xshot_bench.benchmarks.significance import ALPHA, Estimate
 
@@ -36,13 +38,17 @@ class Section:
 def columns(comparison: Comparison) -> list[Column]:
     """All columns; those that are empty in every row of a section are left out by `grid`."""
     one_draw = all(row.asked == 1 for row in comparison.rows)
+    own = {
+        "kshot": [Column("top-1", lambda row: percent(row.accuracy), 2)],
+        "instance": [Column(_recall_header(name), partial(_recall, name), 2) for name in RECALLS],
+    }
     p = "p, this draw" if one_draw else f"p {CORRECTIONS[comparison.correction]}"
     return [
         Column("X", lambda row: str(row.shots) if row.shots is not None else ""),
         Column("method", lambda row: row.method + MARKS[row.below]),
         Column("i2t", lambda row: percent(row.i2t), 3),
         Column("t2i", lambda row: percent(row.t2i), 3),
-        *([Column("top-1", lambda row: percent(row.accuracy), 2)] if comparison.protocol == "kshot" else []),
+        *own.get(comparison.protocol, []),
         Column("mean mAP", lambda row: interval(row.mean) if row.mean else "failed" if row.failed else "–"),
         Column("tier", lambda row: row.tier, 1),
         Column("difference", lambda row: interval(row.difference.estimate, "+") if row.difference else ""),
@@ -120,6 +126,15 @@ def starred(p: float | None) -> str:
 def _plain(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows that others are compared with, without what belongs to another table."""
     return (replace(row, difference=None, tier="") for row in rows)
+
+
+def _recall(name: str, row: Row) -> str:
+    return percent(row.recall.get(name, math.nan))
+
+
+def _recall_header(name: str) -> str:
+    """``i2t/R_1`` as ``i2t R@1``."""
+    return name.replace("/", " ").replace("_", "@")
 
 
 def _landmarks(block: Block | None, name: str) -> Iterator[Row]:

@@ -25,10 +25,15 @@ def caption(comparison: Comparison, dataset: str) -> list[str]:
     if block is None:  # nothing was done
         return [f"{dataset} · encoder {comparison.encoder} · protocol {comparison.protocol}", measured]
     left_out = f", {block.left_out} left out (nothing relevant)" if block.left_out else ""
+    sizes = (
+        f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
+        f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})"
+    )
+    if comparison.protocol == "instance":
+        sizes = f"{block.queries} test images and their {block.gallery} texts, each searched by the other"
     return [
         f"{dataset} · encoder {block.encoder} · protocol {comparison.protocol} · split {block.split[:16]}",
-        f"{block.queries} queries{left_out}, {block.gallery} gallery items: "
-        f"{GALLERIES[comparison.gallery]} (gallery {comparison.gallery!r})",
+        sizes,
         f"{measured} · chance: mAP of a random ranking",
     ]
 
@@ -47,6 +52,8 @@ def footnotes(comparison: Comparison) -> list[str]:
         lines.append("One draw only: no test over draws can be made, so there are no tiers. Use --draws 5.")
     if comparison.protocol == "kshot":
         lines.append("top-1: accuracy of the images in %, against the classes.")
+    if comparison.protocol == "instance":
+        lines.append("R@k: queries in % with an own text or the own image among the first k; each text is a query.")
     lines += [*_spread(comparison), *_incomplete(comparison)]
     named = dict.fromkeys((row.method, row.also) for row in comparison.rows if row.also)
     lines += [f"{method} is also {', '.join(also)}: run once, shown once." for method, also in named]

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from xshot_bench.benchmarks.comparison import Comparison, Row
+from xshot_bench.benchmarks.protocol import RECALLS
 from xshot_bench.benchmarks.report.columns import sections
 from xshot_bench.benchmarks.significance import ALPHA
 
@@ -44,6 +45,7 @@ def _line(comparison: Comparison, row: Row) -> dict[str, Any]:
         "draws_asked": row.asked,
         "i2t": row.i2t,
         "t2i": row.t2i,
+        **{name: row.recall.get(name) for name in RECALLS},
         "accuracy": row.accuracy,
         "mean": mean and mean.mean,
         "mean_low": mean and mean.low,

@@ -10,6 +10,7 @@ from worlds import make_features, make_split
 from xshot_bench import InputError
 from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.datasets import kshot
 from xshot_bench.methods.base import MODALITIES
 
 FEATURES = make_features()
@@ -100,3 +101,28 @@ def test_wrong_settings_are_said():
         make_episode(FEATURES, SPLIT, Setting(4, 0))
     with pytest.raises(InputError, match="no draw 9"):
         make_episode(FEATURES, SPLIT, Setting(1, 9))
+
+
+def test_base_to_new_has_a_source_and_no_shots_of_the_new_classes():
+    labels = {i: FEATURES.classes[y] for i, y in zip(FEATURES.ids, FEATURES.label, strict=True)}
+    base, new = (
+        make_episode(FEATURES, kshot.make_split("x", v, labels, FEATURES.classes), Setting(3, 1)).task
+        for v in ("base", "new")
+    )
+    assert (base.shots, len(base.support), len(base.source)) == (3, 3 * 4, 0)
+    assert (new.shots, len(new.support), len(new.source)) == (0, 0, 3 * 4)
+    assert torch.equal(base.support.image, new.source.image)
+    assert new.candidates.tolist() == new.target_classes.tolist() == [4, 5, 6, 7]
+    inner, held_out = new.rehearsals(1)[0]
+    assert set(held_out.label.tolist()) == set(inner.target_classes.tolist()) < set(new.source_classes.tolist())
+
+
+def test_shots_are_those_that_every_class_has():
+    """One class has two training items, the others ten: at K = 4 a method can count on two."""
+    labels = {i: FEATURES.classes[y] for i, y in zip(FEATURES.ids, FEATURES.label, strict=True)}
+    parts = {i: "test" if n % 14 > (9 if n >= 14 else 1) else "train" for n, i in enumerate(FEATURES.ids)}
+    split = kshot.make_split("x", "", labels, FEATURES.classes, parts, sampling="coop")
+    for shots, least in ((1, 1), (4, 2), ("all", 2)):
+        task = make_episode(FEATURES, split, Setting(shots, 1)).task
+        assert task.shots == least
+        assert int((task.support.label == 3).sum()) == (10 if shots == "all" else shots)
