@@ -44,14 +44,15 @@ def usable(found: Sequence[AnyCandidate], skip_bad_items: bool) -> tuple[list[An
         return good, ()
     if not (skip_bad_items and good):
         raise InputError(report(found))
-    return good, (f"{_count(found)} and left out: {_reasons(found)}",)
+    return good, (f"{_count(found)} and left out{_reasons(found)}",)
 
 
 def _reasons(found: Sequence[Candidate]) -> str:
-    """The kinds of problems with their numbers: "there is no file … (3), text is empty (1)"."""
-    kinds = Counter(re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", c.problem) for c in found if c.problem)
+    """The kinds of problems that items have, with their numbers: ": there is no file … (3), text is empty (1)"."""
+    problems = [candidate.problem for candidate in found if candidate.problem and not candidate.is_column]
+    kinds = Counter(re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", problem) for problem in problems)
     named = [f"{kind} ({count})" for kind, count in kinds.most_common(MOST_KINDS)]
-    return ", ".join(named) + ", …" * (len(kinds) > MOST_KINDS)
+    return ": " * bool(named) + ", ".join(named) + ", …" * (len(kinds) > MOST_KINDS)
 
 
 def report(found: Sequence[Candidate]) -> str:

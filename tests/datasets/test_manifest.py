@@ -175,7 +175,7 @@ def test_unknown_columns_are_in_the_message_and_cost_no_item(
     assert f"line {line}: unknown column 'colour'" in said and "no file 'no.png'" in said
     data = read(folder, skip=True)
     assert len(data.items) == 30
-    assert data.notes == ("1 of 31 items are bad, 1 column is unknown and left out",)
+    assert data.notes == ("1 of 31 items are bad, 1 column is unknown and left out: there is no file … (1)",)
     write(folder, good_rows())
     assert read(folder).digest == data.digest
 
