@@ -153,6 +153,22 @@ def list_command(plugins: tuple[Path, ...], check: bool) -> None:
         click.echo(line)
 
 
+@cli.command("describe")
+@click.argument("dataset")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
+@click.option("--skip-bad-items", is_flag=True, help="Go on without its bad items, and say how many.")
+@click.option("--encoder", default="lite0-minilm", show_default=True, help="Whose tokens the texts are counted in.")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write pictures with their texts.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where checked pictures are remembered.")
+@click.option("--format", "style", type=click.Choice(["github", "json"]), default="github", show_default=True)
+@PLUGINS
+def describe_command(**options: Any) -> None:
+    """Say what a dataset holds: counts, text lengths, what a random ranking scores; a contact sheet."""
+    from xshot_bench.benchmarks.invocation import describe_dataset
+
+    click.echo(describe_dataset(options))
+
+
 @cli.command("compare")
 @click.argument("a")
 @click.argument("b")

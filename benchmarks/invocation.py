@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,13 @@ import click
 from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
+from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
 from xshot_bench.benchmarks.executors import execute
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.report import changes as report
-from xshot_bench.benchmarks.report import table
+from xshot_bench.benchmarks.report import description, table
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import to_csv
 from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
@@ -27,6 +29,7 @@ from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.datasets._fetch import fetch
+from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.features import FeatureOptions, default_cache
 from xshot_bench.datasets.splitting import to_json
 
@@ -148,6 +151,17 @@ def compare_results(options: Mapping[str, Any]) -> int:
     else:
         click.echo(report.markdown(found, judging))
     return 1 if any(change.failed for change in found) else 0
+
+
+def describe_dataset(options: Mapping[str, Any]) -> str:
+    """What ``describe`` prints; writes the contact sheet that it may ask for."""
+    registry = Registry(options["plugins"])
+    given = DatasetOptions(options["root"], options["skip_bad_items"], options["cache"] or default_cache())
+    dataset = open_dataset(registry, options["dataset"], given)
+    found = describe(dataset, open_encoder(registry, options["encoder"]), options["encoder"])
+    if options["sheet"]:
+        description.contact_sheet(dataset, options["sheet"])
+    return json.dumps(found.to_dict(), indent=1) if options["style"] == "json" else description.markdown(found)
 
 
 def regenerate_splits(name: str, folder: Path | None, plugins: Sequence[Path]) -> list[Path]:

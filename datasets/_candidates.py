@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -9,7 +11,7 @@ from typing import TypeVar
 from xshot_bench import InputError
 from xshot_bench.datasets.splitting import Part
 
-MOST_SHOWN = 50
+MOST_SHOWN, MOST_KINDS = 50, 6
 
 
 @dataclass
@@ -36,13 +38,21 @@ AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 
 
 def usable(found: Sequence[AnyCandidate], skip_bad_items: bool) -> tuple[list[AnyCandidate], tuple[str, ...]]:
-    """The good items and a note on what is left out; `InputError` with all that is bad unless it is skipped."""
+    """The good items and a note on what is left out and why; `InputError` with all that is bad unless it is skipped."""
     good = [candidate for candidate in found if not candidate.problem]
     if len(good) == len(found):
         return good, ()
     if not (skip_bad_items and good):
         raise InputError(report(found))
-    return good, (f"{_count(found)} and left out",)
+    return good, (f"{_count(found)} and left out{_reasons(found)}",)
+
+
+def _reasons(found: Sequence[Candidate]) -> str:
+    """The kinds of problems that items have, with their numbers: ": there is no file … (3), text is empty (1)"."""
+    problems = [candidate.problem for candidate in found if candidate.problem and not candidate.is_column]
+    kinds = Counter(re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", problem) for problem in problems)
+    named = [f"{kind} ({count})" for kind, count in kinds.most_common(MOST_KINDS)]
+    return ": " * bool(named) + ", ".join(named) + ", …" * (len(kinds) > MOST_KINDS)
 
 
 def report(found: Sequence[Candidate]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -92,11 +92,8 @@ class Dataset(ABC):
             raise InputError(
                 f"the dataset {self.name!r} has no splits for {protocol!r}. It has: {', '.join(self.protocols)}."
             )
-        variants: Iterable[str] = {"kshot": kshot.VARIANTS, "instance": instance.VARIANTS}.get(protocol, ())
-        if protocol == "xshot":
-            variants = dict.fromkeys((*xshot.VARIANTS, *self.halves))
-        if variant not in variants:
-            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in variants)
+        if variant not in self.variants(protocol):
+            known = ", ".join(f"{self.name}/{v}".rstrip("/") for v in self.variants(protocol))
             raise InputError(f"{self.name} has no split {variant!r} for {protocol!r}. There are: {known}.")
         name = f"{self.name}-{self.edition}" if self.edition else self.name
         given = (name, variant, self.labels, self.classes, self.parts)
@@ -105,6 +102,11 @@ class Dataset(ABC):
         if protocol == "instance":
             return instance.make_split(*given)
         return xshot.make_split(*given, target=self.halves.get(variant))
+
+    def variants(self, protocol: Protocol) -> tuple[str, ...]:
+        """The names of a protocol's splits; "" is the default one."""
+        known = {"xshot": xshot.VARIANTS, "kshot": kshot.VARIANTS, "instance": instance.VARIANTS}[protocol]
+        return tuple(dict.fromkeys((*known, *self.halves))) if protocol == "xshot" else known
 
     @property
     def labels(self) -> dict[str, str]:

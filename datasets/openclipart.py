@@ -21,6 +21,7 @@ CLIP_ART = Path("/usr/share/openclipart")
 PACKAGES = ("openclipart-png", "openclipart-svg")
 REPETITIVE = ("computer/icons/", "shapes/stars/", "special/gradients/", "signs_and_symbols/flags/")
 NO_CLASSES = ("unsorted", "special")
+NO_KEYWORD = re.compile(r"hash(\(0x[0-9a-f]+\))?|unsorted", re.IGNORECASE)  # left by the program that sorted them
 MOST_PIXELS = 25_000_000
 
 
@@ -50,7 +51,8 @@ class OpenClipArt(PackagedDataset):
             label = folder_class(art.name)
             if not label.startswith(NO_CLASSES):
                 parts = [part for part in stems(label) if part != "and"]
-                text = joined(without(phrase, parts) for phrase in (art.title, *art.keywords))
+                words = (art.title, *(word for word in art.keywords if not NO_KEYWORD.fullmatch(word)))
+                text = joined(without(phrase.replace("_", " "), parts) for phrase in words)
                 found.append(Item(art.name.as_posix(), text, label))
         trained = "the heads of the encoder lite0-minilm were trained on these pictures: no zero-shot scores of it here"
         return cls(packaged_pictures(root / "png", found, (trained,)))

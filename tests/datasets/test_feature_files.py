@@ -255,7 +255,9 @@ def test_bad_rows_are_said_at_once_or_left_out(tmp_path, made):
     assert len(data.features().image) == len(data.items) == 32
     kept = [n for n in range(24) if n not in (3, 7, 8)]
     assert np.array_equal(data.features().image[:21], made["train"].image[kept])
-    assert data.notes == ("4 of 36 items are bad and left out",)
+    assert data.notes == (
+        "4 of 36 items are bad and left out: it has a value that is not finite (2), its label is no class (2)",
+    )
 
 
 def test_labels_beyond_the_classes_and_labels_that_differ(tmp_path, made):

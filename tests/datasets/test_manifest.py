@@ -155,7 +155,7 @@ def test_bad_items_are_left_out_when_asked(folder: Path) -> None:
     write_csv(folder, [*bad_folder(folder), *good_rows()])
     data = read(folder, skip=True)
     assert [item.id for item in data.items] == [row["file_name"] for row in good_rows()]
-    assert data.notes == ("12 of 42 items are bad and left out",)
+    assert data.notes[0].startswith("12 of 42 items are bad and left out: there is no file … (3), … leads outside")
     assert np.array_equal(np.asarray(data.picture(0)), np.asarray(picture(0)))
 
 
@@ -175,7 +175,7 @@ def test_unknown_columns_are_in_the_message_and_cost_no_item(
     assert f"line {line}: unknown column 'colour'" in said and "no file 'no.png'" in said
     data = read(folder, skip=True)
     assert len(data.items) == 30
-    assert data.notes == ("1 of 31 items are bad, 1 column is unknown and left out",)
+    assert data.notes == ("1 of 31 items are bad, 1 column is unknown and left out: there is no file … (1)",)
     write(folder, good_rows())
     assert read(folder).digest == data.digest
 

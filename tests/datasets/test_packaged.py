@@ -64,7 +64,7 @@ def clip_art(root: Path) -> None:
     for n in range(10):
         for folder in ("food/fruit", "shapes/stars", "unsorted", "people"):
             save_picture(root / "png" / folder / f"p{n}.png", f"{folder} {n}")
-            words = ("fruit", f"kind {n}", "Foods", "apple &amp; pear", "")
+            words = ("fruit", f"kind {n}", "Foods", "apple &amp; pear", "HASH(0x8a0b6a8)", "")
             keywords = "".join(f"<rdf:li>{word}</rdf:li>\n" for word in words)
             text = (
                 "<svg/>" if folder == "people" and n == 3 else RDF.format(title=f"Apple fruit {n}", keywords=keywords)

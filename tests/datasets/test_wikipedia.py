@@ -92,7 +92,9 @@ def test_all_that_is_bad_is_said_at_once(tmp_path):
         assert words in line
     data = read(tmp_path, skip=True)
     assert pairs(data) == expected[4:]
-    assert data.notes[0] == "7 of 63 items are bad and left out"
+    assert data.notes[0].startswith("7 of 63 items are bad and left out: ")
+    for kind in ("there is no file … (1)", "its text is empty (1)", "… is not a picture of a known format (1)"):
+        assert kind in data.notes[0]
 
 
 def test_a_malformed_list_or_an_empty_folder_is_one_message(tmp_path):
