@@ -83,8 +83,8 @@ def provenance(findings: Findings) -> Facts:
         ("hardware", _each(found, lambda one: one.hardware)),
         ("device", _each(found, lambda one: one.device)),
         ("finished", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"),
-        *((name, _each(found, lambda one, name=name: one.packages.get(name, "–"))) for name in packages),
-    )  # fmt: skip
+        *((name, "; ".join(dict.fromkeys(one.packages.get(name, "–") for one in found))) for name in packages),
+    )
 
 
 def groups(findings: Findings) -> Iterator[Group]:
