@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from xshot_bench.methods._logistic import coefficients, train
 from xshot_bench.methods.base import MODALITIES, Declined, Modality, Pairs, PosteriorMethod, Task
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # scikit-learn's C, to choose from
 REHEARSALS = 3
@@ -31,6 +28,7 @@ class LinearProbe(PosteriorMethod):
     """
 
     train_on: Literal["own", "both"] = "both"
+    needs: ClassVar = frozenset({"joint"})
     ablations: ClassVar = {"own": {"train_on": "own"}}
 
     def fit(self, task: Task) -> None:
@@ -45,15 +43,10 @@ class LinearProbe(PosteriorMethod):
         self.bias: dict[Modality, Tensor] = {}
         for group in [MODALITIES] if self.train_on == "both" else [(m,) for m in MODALITIES]:
             strength = _choose_strength(rehearsals, group)
-            model = _train(labelled, group, strength)
-            weight, bias = model.coef_, model.intercept_
-            if len(bias) == 1:  # scikit-learn keeps one row of the two
-                weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-            column = np.searchsorted(model.classes_, task.candidates.cpu().numpy())
+            model = train(*_rows(labelled, group), strength)
+            weight, bias = coefficients(model, task.candidates, labelled.image)
             for modality in group:
-                self.strength[modality] = strength
-                self.weight[modality] = torch.from_numpy(weight[column]).to(task.class_text)
-                self.bias[modality] = torch.from_numpy(bias[column]).to(task.class_text)
+                self.strength[modality], self.weight[modality], self.bias[modality] = strength, weight, bias
 
     def logits(self, x: Tensor, modality: Modality) -> Tensor:
         return x @ self.weight[modality].T + self.bias[modality]
@@ -71,16 +64,8 @@ def _choose_strength(rehearsals: Sequence[tuple[Task, Pairs]], group: Sequence[M
     for task, held_out in rehearsals:
         if len(task.support.label.unique()) > 1 and len(held_out):
             x, label = _rows(held_out, group)
-            accuracy += [_train(task.support, group, strength).score(x, label) for strength in STRENGTHS]
+            accuracy += [train(*_rows(task.support, group), strength).score(x, label) for strength in STRENGTHS]
     return STRENGTHS[int(accuracy.argmax())] if accuracy.any() else STRENGTHS[len(STRENGTHS) // 2]
-
-
-def _train(pairs: Pairs, group: Sequence[Modality], strength: float) -> LogisticRegression:
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The number of unique classes")  # one shot a class is what was asked for
-        return LogisticRegression(C=strength, max_iter=1000).fit(*_rows(pairs, group))
 
 
 def _rows(pairs: Pairs, group: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,47 @@
+"""Tip-Adapter: a cache of the shots beside the class texts, without training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from xshot_bench.methods.base import MODALITIES, Modality, PosteriorMethod, Task
+
+
+class TipAdapter(PosteriorMethod):
+    """Training-free cache of the shots (Zhang et al., ECCV 2022), one for each modality.
+
+        logits(x) = s x·Tᵀ + α exp(−β (1 − x·Sᵀ)) Y
+
+    x ``[n,d]``; T ``[C,d]`` class texts; S ``[k,d]`` and Y ``[k,C]`` the labelled items of the candidate classes and
+    their one-hot classes; s the logit scale. α = 0 is ``sm``: so is X = 0, where the cache is empty.
+
+    The paper has images alone: an image's key is the mean of its augmented views, where the features have such. The
+    cache of texts for texts is ours, for retrieval asks for posteriors of both.
+
+    cache_of: the modality of the cached items, seen from the item that is classified: its ``own``, or ``both``.
+    """
+
+    alpha: float = 1.0
+    beta: float = 5.5
+    cache_of: Literal["own", "both"] = "own"
+    ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
+
+    def fit(self, task: Task) -> None:
+        labelled = task.labelled.of(task.candidates)
+        self.texts = task.scale * task.class_text[task.candidates]
+        one_hot = (labelled.label[:, None] == task.candidates).to(self.texts.dtype)
+        image = labelled.image if labelled.views is None else normalize(labelled.views.mean(1), dim=1)
+        keys = {"image": image, "text": labelled.text}
+        self.keys: dict[Modality, Tensor] = {m: keys[m] for m in MODALITIES}
+        self.values = one_hot
+        if self.cache_of == "both":
+            self.keys = dict.fromkeys(MODALITIES, torch.cat([image, labelled.text]))
+            self.values = one_hot.repeat(2, 1)
+
+    def logits(self, x: Tensor, modality: Modality) -> Tensor:
+        affinity = torch.exp(-self.beta * (1 - x @ self.keys[modality].T))
+        return x @ self.texts.T + self.alpha * affinity @ self.values
