@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.stacked import (
     SLOPE,
-    Adam,
     Linear,
     M,
     Stack,

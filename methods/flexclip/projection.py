@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu
 
+from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.generation import class_uniform
-from xshot_bench.methods.flexclip.stacked import Adam, Linear, M, Stack, Streams, unit
+from xshot_bench.methods.flexclip.stacked import Linear, M, Stack, Streams, unit
 
 if TYPE_CHECKING:
     from xshot_bench.methods.flexclip import FlexClip

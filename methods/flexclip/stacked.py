@@ -12,7 +12,6 @@ from typing import Self
 import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, normalize
-from torch.optim.adam import adam
 
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
 
@@ -126,29 +125,3 @@ def lrelu(x: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     return normalize(x, dim=-1)
-
-
-class Adam:
-    """Adam in one fused step (Kingma & Ba, ICLR 2015); it works number by number, so stacking changes nothing.
-
-    ``torch.optim.Adam`` does the same, but making one imports the compiler, which takes seconds in every process.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], rate: float, beta1: float) -> None:
-        self.parameters, self.rate, self.beta1 = list(parameters), rate, beta1
-        self.means = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self.squares = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
-
-    @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Move the parameters against ``gradients``, one for each."""
-        adam(
-            self.parameters, list(gradients), self.means, self.squares, [], self.steps,
-            fused=True, amsgrad=False, maximize=False, weight_decay=0.0, eps=1e-8,
-            lr=self.rate, beta1=self.beta1, beta2=0.999,
-        )  # fmt: skip
-
-    def descend(self, losses: Tensor) -> None:
-        """One step on the sum of ``losses``; networks that share no loss stay apart."""
-        self.step(torch.autograd.grad(losses.sum(), self.parameters))
