@@ -238,7 +238,8 @@ def mean_features(features: np.ndarray, counts: Sequence[int], ensemble: Ensembl
     ``normalised``: each row weighs in by its direction alone, as after division by its length; the mean's own length
     means nothing. ``raw``: the plain mean. A single row is its own mean.
     """
-    weight = 1 / np.linalg.norm(features, axis=1) if ensemble == "normalised" else np.ones(len(features))
+    length = np.linalg.norm(features, axis=1)
+    weight = 1 / np.where((length == 0) | (ensemble == "raw"), 1, length)
     groups = zip(*(np.split(array, np.cumsum(counts)[:-1]) for array in (features, weight)), strict=True)
     return np.stack([np.average(rows, axis=0, weights=weights) for rows, weights in groups])
 

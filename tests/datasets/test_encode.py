@@ -17,7 +17,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets import workers
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.batching import Batching
-from xshot_bench.datasets.encode import features_folder, load_features
+from xshot_bench.datasets.encode import features_folder, load_features, mean_features
 from xshot_bench.datasets.encoders.base import ImageFeatures, to_grid
 from xshot_bench.datasets.features import FeatureOptions, open_features
 from xshot_bench.datasets.manifest import Manifest
@@ -238,6 +238,12 @@ def test_a_class_is_the_mean_of_its_prompts(colour_folder, tmp_path):
     expected = unit(np.stack([unit(r.numpy()).mean(0) for r in rows]))
     assert np.allclose(unit(np.array(normalised.class_text, np.float64)), expected, atol=1e-3)
     assert not np.allclose(unit(np.array(raw.class_text, np.float64)), expected, atol=1e-2)
+
+
+def test_a_prompt_whose_feature_is_zero_has_no_direction():
+    rows = np.array([[0, 0], [3, 4], [0, 0]], np.float32)
+    assert np.allclose(mean_features(rows, [2, 1], "normalised"), [[0.5, 2 / 3], [0, 0]])
+    assert np.allclose(mean_features(rows, [2, 1], "raw"), [[1.5, 2], [0, 0]])
 
 
 def test_a_single_prompt_is_left_as_it_is(plain, dataset):

@@ -18,7 +18,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets.encoders import hub
 from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision, to_grid
 from xshot_bench.datasets.encoders.open_clip import spatial
-from xshot_bench.datasets.encoders.open_clip.weights import Chosen, choose
+from xshot_bench.datasets.encoders.open_clip.weights import Chosen, choose, only_tensors
 from xshot_bench.datasets.encoders.pixels import FLOATS, Pixels
 
 VERSION = "open_clip/2"  # raise it when features come out differently
@@ -141,13 +141,14 @@ class OpenClip(Encoder):
         chosen = self.chosen
         self._need(chosen.config["text_cfg"].get("hf_model_name"), "config.json")
         try:
-            model, _, transform = open_clip.create_model_and_transforms(
-                chosen.model,
-                pretrained=str(chosen.file),
-                force_quick_gelu=chosen.quick_gelu,
-                weights_only=True,
-                **{f"image_{name}": value for name, value in chosen.preprocessing.items()},
-            )
+            with only_tensors(chosen.file) as file:
+                model, _, transform = open_clip.create_model_and_transforms(
+                    chosen.model,
+                    pretrained=str(file),
+                    force_quick_gelu=chosen.quick_gelu,
+                    weights_only=True,
+                    **{f"image_{name}": value for name, value in chosen.preprocessing.items()},
+                )
         except Exception as error:  # a file that is not what it says can fail in any way
             raise InputError(f"{chosen.file} cannot be loaded as {chosen.model}: {_first(error)}") from error
         scale = float(model.logit_scale.detach().exp())

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from xshot_bench.datasets.encoders.base import suggest
 FILES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 EXAMPLE = "open_clip:ViT-B-32@/path/to/open_clip_model.safetensors"
+SETTINGS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archives hold beside weights
 PREPARED = ("mean", "std", "interpolation", "resize_mode")  # what weights expect of a picture
 
 
@@ -63,6 +69,31 @@ def choose(argument: str) -> Chosen:
     if not path.is_file():
         raise InputError(f"there is no weights file {path}. Give a .safetensors or .pt file, as {EXAMPLE}.")
     return Chosen(model, path, preprocessing, bool(tag) and configs[0].get("quick_gelu", False))
+
+
+@contextmanager
+def only_tensors(file: Path) -> Iterator[Path]:
+    """The file; of a TorchScript archive, as OpenAI has published its models, a file of its tensors alone."""
+    import torch
+    from safetensors.torch import save_file
+
+    if not _is_torchscript(file):
+        yield file
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch makes no new ones
+        state = torch.jit.load(file, map_location="cpu").state_dict()  # runs nothing of the archive's
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "tensors.safetensors"
+        save_file({name: tensor.clone() for name, tensor in state.items() if name not in SETTINGS}, plain)
+        yield plain
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _fetched(model: str, tag: str, config: dict[str, Any]) -> Path:

@@ -8,6 +8,7 @@ import tiny_clip
 import torch
 from open_clip import pretrained
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_clip import CONFIGS, PICTURES, TEXTS, by_hand
 from torch.nn.functional import cosine_similarity, layer_norm, linear
 
@@ -62,6 +63,36 @@ def test_what_is_transparent_is_white(files):
 def test_a_file_of_pytorchs_own_gives_the_same(files, name):
     one, two = (OpenClip.open(f"{name}@{files[name].with_suffix(suffix)}") for suffix in (".safetensors", ".pt"))
     assert torch.equal(one.encode_images(prepared(one)).image, two.encode_images(prepared(two)).image)
+
+
+class Holder(torch.nn.Module):
+    """Holds tensors by their dotted names, as a TorchScript archive of OpenAI's does."""
+
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            if rest:
+                parts.setdefault(first, {})[rest] = tensor
+            else:
+                self.register_buffer(first, tensor)
+        for first, inner in parts.items():
+            self.add_module(first, Holder(inner))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_openais_archives_are_read(files, tmp_path):
+    plain = OpenClip.open(f"tiny-vit@{files['tiny-vit']}")
+    settings = {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
+    torch.jit.script(Holder(load_file(files["tiny-vit"]) | settings)).save(tmp_path / "archive.pt")
+    archive = OpenClip.open(f"tiny-vit@{tmp_path / 'archive.pt'}")
+    image, text = plain.encode_images(prepared(plain)).image, plain.encode_texts(TEXTS)
+    assert torch.allclose(archive.encode_images(prepared(archive)).image, image, atol=1e-6)
+    assert torch.allclose(archive.encode_texts(TEXTS), text, atol=1e-6)
 
 
 def test_the_sigmoid_loss_has_a_bias(files):
@@ -257,6 +288,15 @@ def test_known_models_want_what_their_tags_want(files):
     assert choose(f"ViT-B-32@openai={file}").config["quick_gelu"]
     assert choose(f"ViT-B-32-quickgelu@{file}").config["quick_gelu"]
     assert not choose(f"ViT-B-32@{file}").config["quick_gelu"]
+
+
+def test_all_that_the_library_lists_can_be_asked_for(files):
+    for model, tag in open_clip.list_pretrained():
+        chosen = choose(f"{model}@{tag}={files['tiny-vit']}")
+        known = open_clip.get_pretrained_cfg(model, tag)
+        assert all(tuple(chosen.preprocessing[key]) == tuple(known[key]) for key in ("mean", "std", "resize_mode"))
+        own = open_clip.get_model_config(model).get("quick_gelu", False)
+        assert chosen.config["quick_gelu"] == (known.get("quick_gelu", False) or own)
 
 
 def test_without_network_and_weights_one_clear_error_comes_soon(monkeypatch, tmp_path):
