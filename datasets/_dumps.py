@@ -13,7 +13,7 @@ import numpy as np
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate, usable
 from xshot_bench.datasets.base import Item
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.splitting import Part
 
 

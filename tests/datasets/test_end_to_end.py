@@ -35,9 +35,7 @@ def test_published_features_run_and_decline_what_they_cannot(bench, tmp_path):
     made = tables(8, train=6, test=3)
     arrays = {f"{kind}_{part}": array for part, table in made.items() for kind, array in table._asdict().items()}
     np.savez(tmp_path / "dump.npz", **arrays)
-    called = bench(
-        *ASK, "--datasets", "feature_files", "--root", str(tmp_path / "dump.npz"), "--shots", "0", data=False
-    )
+    called = bench(*ASK, "--datasets", "features", "--root", str(tmp_path / "dump.npz"), "--shots", "0", data=False)
     assert called.code == 0, called.err
     rows = {row["method"]: row for row in called.table["rows"]}
     assert 0 < rows["random"]["mean"]["mean"] < 1
