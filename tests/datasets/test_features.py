@@ -155,8 +155,23 @@ def test_labels_of_all_parts_in_one_array(tmp_path, made):
               "T_te": made["test"].text, "I_labs": label, "T_labs": label, "V": np.ones((3, 3))}  # fmt: skip
     savemat(tmp_path / "XMediaNetFeatures.mat", arrays)
     check(read(tmp_path), made)
+    savemat(
+        tmp_path / "XMediaNetFeatures.mat",
+        {**arrays, **dict.fromkeys(("I_labs", "T_labs"), np.eye(CLASSES)[label - 1])},
+    )
+    check(read(tmp_path), made)
     savemat(tmp_path / "XMediaNetFeatures.mat", {**arrays, "I_labs": label[:-1]})
-    assert "I_labs has 35 labels, the parts 36 rows" in refusal(tmp_path)
+    assert "I_labs has 35 entries for 36 rows" in refusal(tmp_path)
+
+
+def test_text_labels_count_from_where_image_labels_do(tmp_path, made):
+    """Although no text of the test part is of the first class."""
+    arrays = named(made, base=1)
+    kept = arrays["z2"] != 1
+    arrays |= {"x2": arrays["x2"][kept], "y2": arrays["y2"][kept], "z2": arrays["z2"][kept]}
+    np.savez(tmp_path / "f.npz", **arrays)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.npz") + 'text_label_test = "z2"\n')
+    assert read(tmp_path).features().label[-sum(kept) :].tolist() == made["test"].label[kept].tolist()
 
 
 def test_dadns_text_files(tmp_path, made):
@@ -191,6 +206,14 @@ def test_pickles_are_refused_with_what_to_do(tmp_path, file, capfd):
         assert "is a pickle, which can run any program" in said
         assert "numpy.savez(" in said
     assert "a pickle was run" not in capfd.readouterr().out
+
+
+def test_a_pickle_beside_what_was_made_of_it_is_no_matter(tmp_path):
+    made = tables(CLASSES, dims=(4, 4))
+    for part, table in made.items():
+        np.savez(tmp_path / f"clip_{part}.npz", **table._asdict())
+        (tmp_path / f"clip_{part}.pkl").write_bytes(pickle.dumps(Evil()))
+    check(read(tmp_path), made)
 
 
 def test_pickles_within_other_files_are_not_run(tmp_path, capfd):
