@@ -20,7 +20,7 @@ from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.significance import ALPHA, Correction, correct, draw_sd, two_way
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.tiers import letters
-from xshot_bench.datasets.features import open_features
+from xshot_bench.datasets.feature_cache import open_features
 from xshot_bench.datasets.splitting import Shots
 
 ZERO_SHOT = "clip"  # what the shots must be worth: a method below it is marked

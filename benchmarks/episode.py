@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.protocol import Direction, Setting
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Modality, Pairs, Task
 

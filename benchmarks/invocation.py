@@ -31,7 +31,7 @@ from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.datasets.base import DatasetOptions
-from xshot_bench.datasets.features import FeatureOptions, default_cache
+from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.datasets.fetching import fetch
 from xshot_bench.datasets.splitting import to_json
 

@@ -21,7 +21,7 @@ from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
-from xshot_bench.datasets.features import PLAIN, FeatureOptions
+from xshot_bench.datasets.feature_cache import PLAIN, FeatureOptions
 from xshot_bench.datasets.splitting import Shots, Split
 
 OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features

@@ -21,7 +21,7 @@ from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.scoring import accuracy, score_blocks
-from xshot_bench.datasets.features import FeatureOptions, FeatureSet, open_features
+from xshot_bench.datasets.feature_cache import FeatureOptions, FeatureSet, open_features
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Declined, Method, require
 

@@ -60,7 +60,7 @@ def rehearsals(shots: int, draws: int) -> Iterator[tuple[Task, Pairs]]:
     from xshot_bench.datasets.base import DatasetOptions
     from xshot_bench.datasets.encode import load_features
     from xshot_bench.datasets.encoders.lite0_minilm import Lite0MiniLM
-    from xshot_bench.datasets.features import default_cache
+    from xshot_bench.datasets.feature_cache import default_cache
     from xshot_bench.datasets.openmoji import OpenMoji
 
     dataset = OpenMoji.open(DatasetOptions())

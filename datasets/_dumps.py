@@ -13,8 +13,10 @@ import numpy as np
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate, usable
 from xshot_bench.datasets.base import Item
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.splitting import Part
+
+_Whose = tuple[str, str]  # a part, and image or text
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ def make_dump(blocks: Mapping[str, Block], reading: Reading) -> Dump:
     A row with a value that is not finite, without a known class or whose image and text have different classes is
     bad. `InputError` where the arrays do not fit each other, or for the bad rows.
     """
-    numbers = {
-        part: _class_numbers(block.label, f"the labels of {part or 'the rows'}") for part, block in blocks.items()
-    }
+    numbers = {}
+    for part, block in blocks.items():
+        whose = part or "the rows"
+        numbers[part, "image"] = _class_numbers(block.label, f"the labels of {whose}")
+        if block.text_label is not None:
+            numbers[part, "text"] = _class_numbers(block.text_label, f"the text labels of {whose}")
     names = _class_names(numbers, reading)
     rows = _Rows()
     for part, block in blocks.items():
-        _add(rows, part, block, names[part], reading)
+        label = names[part, "image"]
+        _add(rows, part, block, (label, names.get((part, "text"), label)))
     first: dict[str, str] = {}
     for row in rows.found:
         if first.setdefault(row.id, row.where) != row.where:
@@ -92,11 +98,13 @@ def make_dump(blocks: Mapping[str, Block], reading: Reading) -> Dump:
     return _checked_dump(rows, kept, classes, reading, notes)
 
 
-def _add(rows: _Rows, part: str, block: Block, label: Sequence[str], reading: Reading) -> None:
-    """Add the rows of one part and note what is wrong with each."""
+def _add(rows: _Rows, part: str, block: Block, labels: tuple[Sequence[str], Sequence[str]]) -> None:
+    """Add the rows of one part, with their images' and texts' labels, and note what is wrong with each."""
+    label, other = labels
     image, text = (_matrix(array, f"{kind}s of {part or 'the rows'}") for kind, array in
                    (("image", block.image), ("text", block.text)))  # fmt: skip
     sizes = {"images": len(image), "texts": len(text), "labels": len(label)}
+    sizes |= {"text labels": len(other)} if len(other) != len(label) else {}
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{count} {kind}" for kind, count in sizes.items())
         side = " An array lies on its side." if len(label) in (image.shape[1], text.shape[1]) else ""
@@ -108,12 +116,6 @@ def _add(rows: _Rows, part: str, block: Block, label: Sequence[str], reading: Re
             raise InputError(
                 f"the {kind} of {part!r} have {now.shape[1]} columns where those before have {before[0].shape[1]}."
             )
-    other = label
-    if block.text_label is not None:
-        numbers = _class_numbers(block.text_label, f"the text labels of {part or 'the rows'}")
-        other = _class_names({part: numbers}, reading)[part]
-        if len(other) != len(label):
-            raise InputError(f"the part {part!r} has {len(label)} image labels and {len(other)} text labels.")
     finite = np.isfinite(image).all(1) & np.isfinite(text).all(1)
     for n, name in enumerate(label):
         where = f"{part} row {n + 1}".strip()
@@ -168,7 +170,7 @@ def _checked_dump(
 def _matrix(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise InputError(f"{what} are {array.dtype} of shape {array.shape}. Expected: numbers, a row for every item.")
-    return array.reshape(len(array), -1).astype(np.float32)
+    return array.reshape(len(array), -1).astype(np.float32, copy=False)
 
 
 def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:
@@ -179,8 +181,10 @@ def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:
     flat = array.squeeze()
     if flat.ndim == 0:
         flat = flat.reshape(1)
-    if flat.dtype.kind in "US":
-        return np.char.strip(flat.astype(str)).ravel()
+    if flat.dtype.kind == "S":
+        flat = np.char.decode(flat, "utf-8", "replace")
+    if flat.dtype.kind == "U":
+        return np.char.strip(flat).ravel()
     if flat.dtype.kind not in "fiub" or flat.ndim > 2:
         raise InputError(f"{what} are {array.dtype} of shape {array.shape}. Expected: a class for every row.")
     if flat.ndim == 2:
@@ -188,11 +192,11 @@ def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:
     return np.where(flat == np.round(flat), flat, np.nan).astype(float)
 
 
-def _class_names(numbers: Mapping[str, np.ndarray], reading: Reading) -> dict[str, list[str]]:
-    """The class name of each row of each part, "" for one that has none."""
+def _class_names(numbers: Mapping[_Whose, np.ndarray], reading: Reading) -> dict[_Whose, list[str]]:
+    """The class name of each row of each part, "" for one that has none; all count from the same number."""
     if all(values.dtype.kind == "U" for values in numbers.values()):
         known = set(reading.classes)
-        return {part: [v if v in known or not known else "" for v in values] for part, values in numbers.items()}
+        return {whose: [v if v in known or not known else "" for v in values] for whose, values in numbers.items()}
     if any(values.dtype.kind == "U" for values in numbers.values()):
         raise InputError("some labels are names and some are numbers. Expected: the same in every part.")
     base = 0 if any(values.dtype == np.int64 for values in numbers.values()) else reading.label_base
@@ -209,7 +213,7 @@ def _class_names(numbers: Mapping[str, np.ndarray], reading: Reading) -> dict[st
             return f"class {value:g}"
         return reading.classes[int(value) - base] if value - base < len(reading.classes) else ""
 
-    return {part: [name(value) for value in values] for part, values in numbers.items()}
+    return {whose: [name(value) for value in values] for whose, values in numbers.items()}
 
 
 def _natural(name: str) -> tuple[int, str]:

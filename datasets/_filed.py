@@ -16,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate, usable
 from xshot_bench.datasets._dumps import Dump
 from xshot_bench.datasets.base import Dataset, DatasetOptions, Item
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.pictures import check_pictures, decode, find_pictures
 from xshot_bench.datasets.splitting import Part
 

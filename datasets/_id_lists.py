@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,14 @@ class Listed:
 
 
 def read_id_lists(root: Path) -> list[Listed]:
-    """The lines of all lists, none where there are no lists. What stands after a space, tab or colon is left away."""
+    """The lines of all lists, none where there are no lists. A number after a space, tab or colon is left away."""
     found = []
     for part, names in FILES.items():
         path = first_of(root, *(f"{folder}{name}" for name in names for folder in ("split/", "splits/", "")))
         for number, line in enumerate(read_lines(path) if path else (), start=1):
             if line.strip():
-                name = line.strip().replace("\t", " ").split(" ")[0].split(":")[0]
-                found.append(Listed(f"{path.name if path else ''} line {number}", name.replace("\\", "/"), part))
+                name = re.sub(r"[\s:]+\d+$", "", line.strip()).replace("\\", "/")  # folders may have spaces
+                found.append(Listed(f"{path.name if path else ''} line {number}", name, part))
     parts = {listed.part for listed in found}
     if found and not {"train", "test"} <= parts:
         raise InputError(f"{root} has lists of {', '.join(sorted(parts))} only. Expected: {EXPECTED}.")

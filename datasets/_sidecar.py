@@ -76,10 +76,9 @@ class Sidecar:
                 raise InputError(f"{self.folder}: the labels of {part or 'the items'} are not named.")
             names = None if ids is None else [str(name) for name in ids.ravel()]
             blocks[part] = Block(image, self._array("text", part), label, other, names)
-        for name in ("label", "text_label"):
-            whole = name in self.fields and parts != [""] and len(self.get(self.fields[name]).ravel())
-            if whole and whole != start:
-                raise InputError(f"{self.folder}: {self.fields[name]} has {whole} labels, the parts {start} rows.")
+        for name in ("label", "text_label", "ids"):
+            if name in self.fields and len(whole := self._whole(name)) != start:
+                raise InputError(f"{self.folder}: {self.fields[name]} has {len(whole)} entries for {start} rows.")
         return blocks
 
     def reading(self, skip_bad_items: bool, classes: tuple[str, ...] = ()) -> Reading:
@@ -118,8 +117,12 @@ class Sidecar:
             return self.get(self.fields[f"{name}_{part}"])
         if name not in self.fields:
             return None
+        return self._whole(name)[rows]
+
+    def _whole(self, name: str) -> np.ndarray:
+        """An array for all parts; a row or column of numbers is a list of them."""
         whole = self.get(self.fields[name])
-        return (whole.ravel() if 1 in whole.shape else whole)[rows]
+        return whole.ravel() if 1 in whole.shape else whole
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -155,7 +158,7 @@ def recognise(path: Path) -> Sidecar:
                 'it: file = "...", image_train = "...", text_train = "...", label_train = "...", and the same for test.'
             )
         return found
-    files = sorted(file for file in path.iterdir() if file.suffix in (*SUFFIXES, *PICKLES))
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     by_part = _by_part(path, files) or _dadn(path)
     if by_part:
         return by_part
@@ -164,6 +167,8 @@ def recognise(path: Path) -> Sidecar:
         found = _by_keys(file)
         if found:
             return found
+    for pickled in sorted(file for file in path.iterdir() if file.suffix in PICKLES):
+        open_arrays(pickled)  # says why it is not read
     raise InputError(
         f"{path} has neither features.toml nor a dump that is known by its arrays. Write a features.toml in it, with "
         "file, image_train, text_train, label_train, image_test, text_test, label_test."

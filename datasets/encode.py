@@ -21,7 +21,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets.base import Dataset
 from xshot_bench.datasets.batching import Batching
 from xshot_bench.datasets.encoders.base import Encoder
-from xshot_bench.datasets.features import (
+from xshot_bench.datasets.feature_cache import (
     FORMAT,
     PLAIN,
     DamagedFeatures,

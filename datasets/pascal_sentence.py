@@ -60,7 +60,7 @@ class PascalSentence(FiledDataset):
         lists = read_id_lists(root)
         if lists:
             numbers = _running_numbers(root)
-            found = choose(lists, found, lambda c: (c.id, c.id.partition("/")[2], numbers.get(c.id, c.id)))
+            found = choose(lists, found, lambda c: (*_names(c), numbers.get(c.id, c.id)))
             return cls(checked_pictures(root, found, CLASSES, options), rebuilt=False)
         _cut(found)
         note = "split rebuilt: 40/5/5 of each class in the order of the files' names, as no list says the published one"
@@ -126,6 +126,12 @@ def _candidate(file: str, folder: str, stem: str) -> Candidate:
     label = _class_of(folder)
     problem = "" if label else f"its folder {folder[:40]!r} is none of the 20 classes"
     return Candidate(file, f"{label}/{stem}", "", label, file, problem=problem)
+
+
+def _names(item: Candidate) -> tuple[str, str, str]:
+    """What a list may call an item: its id, its picture, and its picture in the folder as that is written."""
+    path = Path(item.file)
+    return item.id, path.stem, f"{path.parent.name}/{path.stem}"
 
 
 def _one_text(sentences: Sequence[str]) -> str:

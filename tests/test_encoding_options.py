@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xshot_bench.datasets.features import FeatureOptions, open_features
+from xshot_bench.datasets.feature_cache import FeatureOptions, open_features
 
 PLUGINS = {
     "fields": '''

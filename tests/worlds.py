@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.xshot import XShotSplit
 
 

@@ -49,7 +49,7 @@ def test_own_methods_are_found_by_their_file_and_described_by_their_docstring():
 
 def test_contracts_and_helpers_are_no_entries():
     names = {entry.name for kind in ("method", "dataset", "encoder") for entry in Registry().of(kind)}
-    assert names.isdisjoint({"base", "features", "encode", "splitting", "encoders", "splits", "__init__"})
+    assert names.isdisjoint({"base", "feature_cache", "encode", "splitting", "encoders", "splits", "__init__"})
     assert {"random", "clip", "prototype", "linear_probe", "flexclip", "openmoji", "manifest", "open_clip"} <= names
 
 

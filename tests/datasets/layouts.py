@@ -62,7 +62,7 @@ ARTICLES: tuple[tuple[str | bytes, str], ...] = (
 def wikipedia(
     root: Path, train: int = 4, test: int = 2, lists: str = "", folders: Sequence[str] = WIKIPEDIA
 ) -> list[Pair]:
-    """``lists``: the folder of the list files. Text ids have a dash and dots after their 32 digits."""
+    """``train``, ``test``: items a class. ``lists``: the folder of the lists. Text ids have a dash and dots in them."""
     found = []
     write(root / lists / "categories.list", "".join(f"{name}\n" for name in folders))
     for part, size in (("train", train), ("test", test)):

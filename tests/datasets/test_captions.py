@@ -21,7 +21,7 @@ from xshot_bench.datasets import instance
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.coco import COCO
 from xshot_bench.datasets.encode import load_features
-from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.flickr8k import Flickr8k
 from xshot_bench.datasets.flickr30k import Flickr30k
 from xshot_bench.datasets.splitting import to_json

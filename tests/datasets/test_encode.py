@@ -19,7 +19,7 @@ from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.batching import Batching
 from xshot_bench.datasets.encode import features_folder, load_features, mean_features
 from xshot_bench.datasets.encoders.base import ImageFeatures, to_grid
-from xshot_bench.datasets.features import FeatureOptions, open_features
+from xshot_bench.datasets.feature_cache import FeatureOptions, open_features
 from xshot_bench.datasets.manifest import Manifest
 from xshot_bench.datasets.parts import Parts, missing
 from xshot_bench.datasets.views import view

@@ -1,174 +1,357 @@
-"""The feature cache: content-addressed, whole or not there, checked, shared by processes; encoding can be resumed."""
+"""Features that somebody published: every kind of file, what is what, and what is refused."""
 
-import multiprocessing
-import sys
+import json
+import pickle
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from layouts import Table, dadn, tables
+from safetensors.torch import save_file
+from scipy.io import savemat
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import DatasetOptions
-from xshot_bench.datasets.encode import EncodingError, features_folder, load_features
-from xshot_bench.datasets.features import DamagedFeatures, FeatureOptions, open_features
-from xshot_bench.datasets.manifest import Manifest
+from xshot_bench.datasets.features import Features
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "plugins"))
-from colours import ColourEncoder
-
-
-class Counting(ColourEncoder):
-    """Counts the pictures it encodes; may stop, or give something that is no number, at one of them."""
-
-    def __init__(self, stop_at: int = 10**9, spoil: bool = False) -> None:
-        self.stop_at, self.spoil = stop_at, spoil
-        self.seen = 0
-
-    def encode_images(self, batch, tokens=False):
-        self.seen += len(batch)
-        if self.seen > self.stop_at:
-            raise KeyboardInterrupt
-        features = super().encode_images(batch)
-        if self.spoil and self.seen > 32:
-            features.image[3] = float("nan")
-        return features
+CLASSES = 6
+SIDECAR = """
+file = "{file}"
+image_train = "x"
+text_train = "y"
+label_train = "z"
+image_test = "x2"
+text_test = "y2"
+label_test = "z2"
+"""
 
 
-@pytest.fixture(scope="module")
-def dataset(colour_folder):
-    return Manifest.open(DatasetOptions(root=colour_folder))
+def read(path: Path | None, skip: bool = False) -> Features:
+    return Features.open(DatasetOptions(path, skip))
 
 
-def by_hand(dataset) -> np.ndarray:
-    encoder = ColourEncoder()
-    rows = [
-        encoder.encode_images(encoder.preprocess(dataset.picture(i))[None]).image for i in range(len(dataset.items))
-    ]
-    return torch.cat(rows).numpy().astype(np.float16)
+def refusal(path: Path | None) -> str:
+    with pytest.raises(InputError) as error:
+        read(path)
+    return str(error.value)
 
 
-def test_features_are_the_encoders_in_the_items_order(dataset, tmp_path):
-    features = load_features(dataset, Counting(), tmp_path)
-    assert np.array_equal(features.image, by_hand(dataset))
-    texts = ColourEncoder().encode_texts([item.text for item in dataset.items]).numpy().astype(np.float16)
-    assert np.array_equal(features.text, texts)
-    assert [features.classes[k] for k in features.label] == [item.label for item in dataset.items]
-    assert features.ids == tuple(item.id for item in dataset.items)
-    assert isinstance(features.image, np.memmap)
+@pytest.fixture
+def made() -> dict[str, Table]:
+    return tables(CLASSES)
 
 
-def test_what_is_cached_is_not_encoded_again(dataset, tmp_path):
-    load_features(dataset, Counting(), tmp_path)
-    again = Counting()
-    features = load_features(dataset, again, tmp_path)
-    assert again.seen == 0
-    assert features.digest == features_folder(dataset, again, tmp_path).name
+def check(data: Features, made: dict[str, Table], atol: float = 0.0) -> None:
+    """The data is the tables, one below the other."""
+    features = data.features()
+    assert np.allclose(features.image, np.concatenate([t.image for t in made.values()]), rtol=0, atol=atol)
+    assert np.allclose(features.text, np.concatenate([t.text for t in made.values()]), rtol=0, atol=atol)
+    assert features.image.dtype == features.text.dtype == np.float32
+    assert features.label.tolist() == np.concatenate([t.label for t in made.values()]).tolist()
+    assert [data.parts[i] for i in features.ids] == [part for part, t in made.items() for _ in t.label]
+    assert [item.id for item in data.items] == list(features.ids)
+    assert [features.classes[k] for k in features.label] == [item.label for item in data.items]
 
 
-def test_the_key_depends_on_encoder_data_and_prompts(dataset, colour_folder, tmp_path):
-    def key(encoder, data) -> str:
-        return features_folder(data, encoder, tmp_path).name
-
-    other = Counting()
-    other.fingerprint = "another"
-    prompted = Manifest.open(DatasetOptions(root=colour_folder))
-    prompted.prompts = ("a drawing of a {}.",)
-    keys = {key(Counting(), dataset), key(other, dataset), key(Counting(), prompted)}
-    keys.add(features_folder(dataset, Counting(), tmp_path, FeatureOptions(ensemble="raw")).name)
-    assert len(keys) == 4
+def named(made: dict[str, Table], base: int = 0) -> dict[str, np.ndarray]:
+    train, test = made["train"], made["test"]
+    return {"x": train.image, "y": train.text, "z": train.label + base, "x2": test.image, "y2": test.text,
+            "z2": test.label + base}  # fmt: skip
 
 
-def test_an_interrupted_encoding_goes_on_where_it_was(dataset, tmp_path):
-    first = Counting(stop_at=70)
-    with pytest.raises(KeyboardInterrupt):
-        load_features(dataset, first, tmp_path)
-    second = Counting()
-    features = load_features(dataset, second, tmp_path)
-    assert second.seen == 96 - 64
-    assert np.array_equal(features.image, by_hand(dataset))
-    assert not list(tmp_path.rglob("*.partial"))
+def save_h5(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def save_matlab_73(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As MATLAB writes it: 512 bytes of its own before the HDF5, columns first, class names as attributes."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            two = array.reshape(len(array), -1)
+            file[name] = two.T.astype(np.float64)
+            file[name].attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file")
+
+
+SAVERS = {
+    "f.npz": lambda path, arrays: np.savez(path, **arrays),
+    "f.safetensors": lambda path, arrays: save_file({k: torch.tensor(v) for k, v in arrays.items()}, path),
+    "v5.mat": savemat,
+    "v73.mat": save_matlab_73,
+    "f.h5": save_h5,
+    "f.h5py": save_h5,
+}
+
+
+@pytest.mark.parametrize("file", SAVERS)
+@pytest.mark.parametrize("base", [0, 1])
+def test_every_kind_of_file_with_named_keys_and_both_label_bases(tmp_path, made, file, base):
+    SAVERS[file](tmp_path / file, named(made, base))
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file=file))
+    data = read(tmp_path)
+    check(data, made)
+    assert data.features().joint is False
+    assert data.classes == tuple(f"class {n + base}" for n in range(CLASSES))
+    assert read(tmp_path / "features.toml").digest == data.digest
+    assert {(len(data.split().train[c]), len(data.split().test[c])) for c in data.classes} == {(4, 2)}
+
+
+def test_all_settings_of_the_sidecar(tmp_path):
+    table = tables(CLASSES, dims=(5, 5))["train"]
+    class_text = np.eye(CLASSES, 5, dtype=np.float32)
+    np.savez(tmp_path / "a.npz", v=table.image, n=table.label + 3)
+    np.save(tmp_path / "t.npy", table.text)
+    np.savez(tmp_path / "c.npz", words=class_text)
+    names = [f"name {c}" for c in range(CLASSES)]
+    fields = {"file": "a.npz", "image": "v", "text": "t.npy", "label": "n", "label_base": 3, "classes": names}
+    more = {"joint": True, "logit_scale": 100, "class_text": "c.npz:words"}
+    (tmp_path / "features.json").write_text(json.dumps(fields | more))
+    data = read(tmp_path)
+    features = data.features()
+    assert (features.joint, features.logit_scale, features.classes) == (True, 100.0, tuple(names))
+    assert np.array_equal(features.class_text, class_text)
+    assert np.array_equal(features.text, table.text)
+    assert features.label.tolist() == table.label.tolist()
+    assert not data.parts
+
+
+KNOWN = {
+    "DSCMR's Pascal": ("p.mat", "train_img train_txt train_img_lab test_img test_txt test_img_lab", 0),
+    "MARS": ("wiki.mat",
+             "train_imgs_deep train_texts_doc train_imgs_labels test_imgs_deep test_texts_doc test_imgs_labels", 1),
+    "deep_doc2vec": ("nus_wide_deep_doc2vec_data_42941.h5py",
+                     "train_imgs_deep train_text train_imgs_labels test_imgs_deep test_text test_imgs_labels", 0),
+    "XMedia": ("XMediaFeatures.mat", "I_tr_CNN T_tr_BOW trImgCat I_te_CNN T_te_BOW teImgCat", 1),
+    "plain": ("f.npz", "image_train text_train label_train image_test text_test label_test", 0),
+}  # fmt: skip
+TEXT_LABELS = {"MARS": "train_texts_labels test_texts_labels", "deep_doc2vec": "train_texts_labels test_texts_labels",
+               "XMedia": "trTxtCat teTxtCat"}  # fmt: skip
+
+
+@pytest.mark.parametrize("dump", KNOWN)
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_known_dumps_need_no_sidecar(tmp_path, made, dump, one_hot):
+    file, keys, base = KNOWN[dump]
+    arrays = dict(zip(keys.split(), named(made).values(), strict=True))
+    for number, key in enumerate(TEXT_LABELS.get(dump, "").split()):
+        arrays[key] = list(named(made).values())[2 + 3 * number]
+    for key, array in arrays.items():
+        if array.ndim == 1:
+            arrays[key] = np.eye(CLASSES)[array] if one_hot else array[:, None] + base
+    arrays["unused"] = np.ones((2, 2))
+    {**SAVERS, file: save_h5 if file.endswith("h5py") else SAVERS.get(file, savemat)}[file](tmp_path / file, arrays)
+    check(read(tmp_path), made)
+    check(read(tmp_path / file), made)
+
+
+def test_labels_of_all_parts_in_one_array(tmp_path, made):
+    label = np.concatenate([made["train"].label, made["test"].label]) + 1
+    arrays = {"I_tr": made["train"].image, "I_te": made["test"].image, "T_tr": made["train"].text,
+              "T_te": made["test"].text, "I_labs": label, "T_labs": label, "V": np.ones((3, 3))}  # fmt: skip
+    savemat(tmp_path / "XMediaNetFeatures.mat", arrays)
+    check(read(tmp_path), made)
+    savemat(
+        tmp_path / "XMediaNetFeatures.mat",
+        {**arrays, **dict.fromkeys(("I_labs", "T_labs"), np.eye(CLASSES)[label - 1])},
+    )
+    check(read(tmp_path), made)
+    savemat(tmp_path / "XMediaNetFeatures.mat", {**arrays, "I_labs": label[:-1]})
+    assert "I_labs has 35 entries for 36 rows" in refusal(tmp_path)
+
+
+def test_text_labels_count_from_where_image_labels_do(tmp_path, made):
+    """Although no text of the test part is of the first class."""
+    arrays = named(made, base=1)
+    kept = arrays["z2"] != 1
+    arrays |= {"x2": arrays["x2"][kept], "y2": arrays["y2"][kept], "z2": arrays["z2"][kept]}
+    np.savez(tmp_path / "f.npz", **arrays)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.npz") + 'text_label_test = "z2"\n')
+    assert read(tmp_path).features().label[-sum(kept) :].tolist() == made["test"].label[kept].tolist()
+
+
+def test_dadns_text_files(tmp_path, made):
+    dadn(tmp_path, made, CLASSES)
+    data = read(tmp_path)
+    check(data, made, atol=1e-6)
+    assert data.items[1].id == "n04341_1_train.JPEG"
+    assert data.features().class_text.shape == (CLASSES, 3)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_clip4cmrs_form_one_file_a_part(tmp_path, suffix):
+    made = tables(CLASSES, dims=(4, 4))
+    for part, table in made.items():
+        SAVERS[f"f{suffix}"](
+            tmp_path / f"clip_{part}{suffix}", {"image": table.image, "text": table.text, "label": table.label}
+        )
+    data = read(tmp_path)
+    check(data, made)
+    assert (data.features().joint, data.features().logit_scale) == (True, 100.0)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("a pickle was run",))
+
+
+@pytest.mark.parametrize("file", ["clip_train.pkl", "data.pickle", "a.pt"])
+def test_pickles_are_refused_with_what_to_do(tmp_path, file, capfd):
+    (tmp_path / file).write_bytes(pickle.dumps(Evil()))
+    for said in (refusal(tmp_path), refusal(tmp_path / file)):
+        assert "is a pickle, which can run any program" in said
+        assert "numpy.savez(" in said
+    assert "a pickle was run" not in capfd.readouterr().out
+
+
+def test_a_pickle_beside_what_was_made_of_it_is_no_matter(tmp_path):
+    made = tables(CLASSES, dims=(4, 4))
+    for part, table in made.items():
+        np.savez(tmp_path / f"clip_{part}.npz", **table._asdict())
+        (tmp_path / f"clip_{part}.pkl").write_bytes(pickle.dumps(Evil()))
+    check(read(tmp_path), made)
+
+
+def test_pickles_within_other_files_are_not_run(tmp_path, capfd):
+    np.savez(tmp_path / "a.npz", image=np.array([Evil()], dtype=object), text=np.ones((1, 2)), label=np.ones(1))
+    assert "cannot be read" in refusal(tmp_path)
+    np.save(tmp_path / "b.npy", np.array([Evil()], dtype=object))
+    (tmp_path / "features.toml").write_text('image = "b.npy"\ntext = "a.npz:text"\nlabel = "a.npz:label"\n')
+    assert "b.npy cannot be read" in refusal(tmp_path)
+    assert "a pickle was run" not in capfd.readouterr().out
+
+
+def test_matlab_cells_structs_and_sparse_matrices(tmp_path, made):
+    from scipy.sparse import csc_matrix
+
+    arrays = named(made)
+    names = np.array([f"c{k}" for k in arrays["z"]], dtype=object)
+    savemat(
+        tmp_path / "a.mat", {**arrays, "x": csc_matrix(arrays["x"]), "z": names, "z2": [f"c{k}" for k in arrays["z2"]]}
+    )
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="a.mat"))
+    check(read(tmp_path), made)
+    assert read(tmp_path).classes == tuple(f"c{k}" for k in range(CLASSES))
+    savemat(tmp_path / "a.mat", {**arrays, "x": {"field": arrays["y"]}})
+    assert "images of train are [('field', 'O')] of shape (1, 1). Expected: numbers" in refusal(tmp_path)
+    savemat(tmp_path / "a.mat", {**arrays, "z": np.array(["a", 3.0], dtype=object)})
+    assert "'z' holds objects" in refusal(tmp_path)
+
+
+def test_links_and_external_data_are_not_followed(tmp_path, made):
+    outside = tmp_path.parent / f"{tmp_path.name}-secret.h5"
+    save_h5(outside, named(made))
+    raw = tmp_path.parent / f"{tmp_path.name}-secret.raw"
+    raw.write_bytes(bytes(24 * 6 * 4))
+    save_h5(tmp_path / "f.h5", {k: v for k, v in named(made).items() if k not in "xy"})
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file["x"] = h5py.ExternalLink(str(outside), "x")
+        file.create_dataset("y", (24, 6), "f4", external=[(str(raw), 0, 24 * 6 * 4)])
+        file["again"] = h5py.SoftLink("/z")
+        file.create_group("deep")["self"] = file["/"]
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.h5"))
+    assert "no array 'x'" in refusal(tmp_path)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.h5").replace('"x"', '"y"'))
+    assert "lies in another file, which is not followed" in refusal(tmp_path)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file=f"../{outside.name}"))
+    assert "leads outside the folder" in refusal(tmp_path)
+
+
+def test_bad_rows_are_said_at_once_or_left_out(tmp_path, made):
+    arrays = named(made, base=1)
+    arrays["x"][3, 2] = np.inf
+    arrays["y2"][5] = np.nan
+    arrays["z"] = arrays["z"].astype(float)
+    arrays["z"][[7, 8]] = 2.5, np.nan
+    np.savez(tmp_path / "f.npz", **arrays)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.npz"))
+    said = refusal(tmp_path)
+    assert "4 of 36 items are bad" in said
+    for words in ("train row 4: it has a value that is not finite", "test row 6: it has a value that is not finite",
+                  "train row 8: its label is no class", "train row 9: its label is no class"):  # fmt: skip
+        assert words in said
+    data = read(tmp_path, skip=True)
+    assert len(data.features().image) == len(data.items) == 32
+    kept = [n for n in range(24) if n not in (3, 7, 8)]
+    assert np.array_equal(data.features().image[:21], made["train"].image[kept])
+    assert data.notes == (
+        "4 of 36 items are bad and left out: it has a value that is not finite (2), its label is no class (2)",
+    )
+
+
+def test_labels_beyond_the_classes_and_labels_that_differ(tmp_path, made):
+    arrays = named(made)
+    arrays["t"] = arrays["z"].copy()
+    arrays["t"][2] += 1
+    np.savez(tmp_path / "f.npz", **arrays)
+    sidecar = SIDECAR.format(file="f.npz") + 'text_label_train = "t"\n'
+    (tmp_path / "features.toml").write_text(sidecar)
+    assert "train row 3: its image has the class" in refusal(tmp_path)
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.npz") + 'classes = ["a", "b", "c", "d", "e"]\n')
+    assert "6 of 36 items are bad" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-10], lambda c: c[:200] + bytes([c[200] ^ 1]) + c[201:], lambda c: b""]
+    ("change", "said"),
+    [
+        ({"x": np.ones((23, 6))}, "'train' has 23 images, 24 texts, 24 labels"),
+        ({"x": np.ones((6, 24))}, "An array lies on its side"),
+        ({"x": np.ones(24)}, "images of train are float64 of shape (24,)"),
+        ({"x": np.array([["a"] * 6] * 24)}, "Expected: numbers, a row for every item"),
+        ({"x2": np.ones((12, 7))}, "the images of 'test' have 7 columns where those before have 6"),
+        ({"z": np.ones((24, 2, 2))}, "Expected: a class for every row"),
+        ({"z": np.arange(24) % 6 + 7, "z2": np.arange(12) % 6 + 7}, "the smallest label is 7. Say with label_base"),
+        ({"z2": np.array(["a"] * 12)}, "some labels are names and some are numbers"),
+    ],
 )
-def test_a_damaged_part_of_an_interrupted_encoding_is_made_again(dataset, tmp_path, damage):
-    with pytest.raises(KeyboardInterrupt):
-        load_features(dataset, Counting(stop_at=70), tmp_path)
-    part = next(tmp_path.rglob("image.0-32.npy"))
-    part.write_bytes(damage(part.read_bytes()))
-    second = Counting()
-    assert np.array_equal(load_features(dataset, second, tmp_path).image, by_hand(dataset))
-    assert second.seen == 64
+def test_arrays_that_do_not_fit_are_one_message(tmp_path, made, change, said):
+    np.savez(tmp_path / "f.npz", **{**named(made), **change})
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file="f.npz"))
+    assert said in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json", "empty"])
-def test_damage_is_detected_and_mended(dataset, tmp_path, damage, caplog):
-    folder = tmp_path / "features" / load_features(dataset, Counting(), tmp_path).digest
-    array, about = folder / "image.npy", folder / "features.json"
-    if damage == "flip":
-        content = bytearray(array.read_bytes())
-        content[-3] ^= 1
-        array.write_bytes(content)
-    elif damage == "cut":
-        array.write_bytes(array.read_bytes()[:-1])
-    elif damage == "gone":
-        array.unlink()
-    elif damage == "json":
-        about.write_text(about.read_text()[:-20])
-    else:
-        about.write_text("")
-    with pytest.raises(DamagedFeatures):
-        open_features(folder)
-    assert np.array_equal(load_features(dataset, Counting(), tmp_path).image, by_hand(dataset))
-    assert "are damaged and are made again" in caplog.text
-    assert open_features(folder)
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        ("image_train = 3", "image_train is 3"),
+        ("label_base = true", "label_base is True"),
+        ("colour = 'red'", "a field 'colour' that there is not"),
+        ("file = ", "cannot be read"),
+        ("file = 'f.npz'\nimage = 'nope'\ntext = 'y'\nlabel = 'z'", "has no array 'nope'. It has: x, y, z, x2, y2, z2"),
+        ("file = 'g.npz'\nimage = 'x'\ntext = 'y'\nlabel = 'z'", "g.npz cannot be read: No such file"),
+        ("file = 'f.npz'\nimage = 'x'\nlabel = 'z'", "the texts of the items are not named"),
+        ("file = 'f.npz'\nimage = 'x'\ntext = 'y'", "the labels of the items are not named"),
+        ("file = 'f.npz'\nimage = 'x'\ntext = 'y'\nlabel = 'z'\njoint = true", "so they are in no joint space"),
+        (
+            "file = 'f.npz'\nimage = 'x'\ntext = 'y'\nlabel = 'z'\nclass_text = 'x2'",
+            "class_text is (12, 6), not (6, 3)",
+        ),
+        ("image = 'f.doc:x'\ntext = 'y'\nlabel = 'z'", "f.doc is none of the kinds that are read"),
+    ],
+)
+def test_a_sidecar_that_is_wrong_is_one_message(tmp_path, made, sidecar, said):
+    np.savez(tmp_path / "f.npz", **named(made))
+    (tmp_path / "features.toml").write_text(sidecar)
+    assert said in refusal(tmp_path)
 
 
-def fill(root: Path, cache: Path, start, counts) -> None:
-    encoder = Counting()
-    start.wait()
-    load_features(Manifest.open(DatasetOptions(root=root)), encoder, cache)
-    counts.put(encoder.seen)
+@pytest.mark.parametrize("file", SAVERS)
+def test_damaged_files_are_one_message(tmp_path, made, file):
+    path = tmp_path / file
+    SAVERS[file](path, named(made))
+    path.write_bytes(path.read_bytes()[:-20])
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file=file))
+    assert f"{file} cannot be read" in refusal(tmp_path)
+    path.write_bytes(b"")
+    assert f"{file} cannot be read" in refusal(tmp_path)
 
 
-def test_two_processes_fill_the_cache_once(colour_folder, tmp_path):
-    context = multiprocessing.get_context("fork")
-    start, counts = context.Event(), context.Queue()
-    both = [context.Process(target=fill, args=(colour_folder, tmp_path, start, counts)) for _ in range(2)]
-    for process in both:
-        process.start()
-    start.set()
-    for process in both:
-        process.join(60)
-        assert process.exitcode == 0
-    assert sorted([counts.get(), counts.get()]) == [0, 96]
-
-
-def test_features_that_are_no_numbers_name_their_item(dataset, tmp_path):
-    with pytest.raises(EncodingError, match=rf"{dataset.items[35].id}.* not finite"):
-        load_features(dataset, Counting(spoil=True), tmp_path)
-
-
-def test_a_cache_that_cannot_be_written_is_said(dataset, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written to .* --cache"):
-        load_features(dataset, Counting(), tmp_path / "file")
-
-
-def test_progress_is_told_to_the_end(dataset, tmp_path):
-    told = []
-    load_features(dataset, Counting(), tmp_path, progress=lambda *news: told.append(news))
-    assert ("pictures", 96, 96) in told and ("texts", 96, 96) in told
-    counts = [done for stage, done, _ in told if stage == "pictures"]
-    assert counts == sorted(counts)
-
-
-def test_a_picture_that_cannot_be_read_is_not_blamed_on_the_cache(dataset, tmp_path, monkeypatch):
-    def picture(index: int):
-        raise OSError("image file is truncated")
-
-    monkeypatch.setattr(dataset, "picture", picture)
-    with pytest.raises(InputError, match=rf"picture of {dataset.items[0].id!r} cannot be read .*truncated"):
-        load_features(dataset, Counting(), tmp_path)
+def test_nothing_known_is_said_with_what_to_write(tmp_path, made):
+    assert "--root PATH" in refusal(None)
+    assert "neither features.toml nor a dump that is known" in refusal(tmp_path)
+    np.savez(tmp_path / "f.npz", **named(made))
+    assert "known by its arrays (x, y, z, x2, y2, z2)" in refusal(tmp_path / "f.npz")

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from layouts import PASCAL, clip4cmr, pairs, pascal_page, pascal_unpacked, save_picture, write
+from layouts import PASCAL, SPELLINGS, clip4cmr, pairs, pascal_page, pascal_unpacked, save_picture, write
 
 from xshot_bench import InputError
 from xshot_bench.datasets.base import DatasetOptions
@@ -47,7 +47,13 @@ def test_the_full_set_has_the_published_totals(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [lambda item, _: item.id, lambda item, _: item.id.partition("/")[2] + ".jpg", lambda _, number: str(number)]
+    "name",
+    [
+        lambda item, _: f"{item.id} 7",
+        lambda item, _: item.id.partition("/")[2] + ".jpg",
+        lambda item, _: f"{SPELLINGS.get(item.label, item.label)}/{item.id.partition('/')[2]}.jpg",
+        lambda _, number: str(number),
+    ],
 )
 def test_a_users_lists_are_the_split(tmp_path, name):
     items = pascal_unpacked(tmp_path)
