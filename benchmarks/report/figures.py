@@ -1,0 +1,204 @@
+"""The figures: made from a Comparison and its spots, for files and for the page. mAP is in %."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xshot_bench.benchmarks.comparison import Comparison, Ranking, Row
+from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.report.figures_style import INK, MUTED, RULE, Look, drawing
+from xshot_bench.benchmarks.report.spots import Spot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Looks = Mapping[str, Look]
+WIDTH = 5.6  # inches
+MOST_CLASSES = 60
+
+
+@drawing()
+def shots_curves(comparison: Comparison, dataset: str, looks: Looks) -> Figure:
+    """X against mean mAP, with its 95 % interval as a band."""
+    rows = [row for row in comparison.rows if row.dataset == dataset and row.mean and row.group == "methods"]
+    shots = sorted({row.shots for row in rows})
+    figure, axes = _figure(3.4)
+    ends = []
+    for method in dict.fromkeys(row.method for row in rows):
+        own = sorted((row for row in rows if row.method == method), key=lambda row: row.shots)
+        place = [shots.index(row.shots) for row in own]
+        mean, low, high = np.array([(r.mean.mean, r.mean.low, r.mean.high) for r in own if r.mean]).T * 100
+        look = looks[method]
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash}
+        if len(shots) > 1:
+            axes.fill_between(place, low, high, color=look.colour, alpha=0.13, lw=0)
+            axes.plot(place, mean, **line)
+        else:
+            axes.errorbar(place, mean, [mean - low, high - mean], **line)
+        ends.append((float(mean[-1]), method))
+    _floor(axes, comparison, dataset)
+    axes.set_xticks(range(len(shots)), [str(x) for x in shots])
+    axes.set_xlim(-0.15, len(shots) - 0.85)
+    axes.set_xlabel("X, shots of each target class")
+    axes.set_ylabel("mean mAP, %")
+    axes.set_ylim(bottom=0)
+    _name_ends(axes, ends, looks)
+    return figure
+
+
+@drawing()
+def class_dots(spot: Spot, looks: Looks) -> Figure:
+    """mAP of each class, the best first by the mean of the methods; of very many, those where methods differ most."""
+    table = 100 * spot.by_class()
+    if len(table) > MOST_CLASSES:
+        table = table.loc[(table.max(axis=1) - table.min(axis=1)).nlargest(MOST_CLASSES).index]
+    table = table.loc[table.mean(axis=1).sort_values().index]
+    figure, axes = _figure(0.9 + 0.19 * len(table))
+    y = np.arange(len(table))
+    axes.hlines(y, table.min(axis=1), table.max(axis=1), color=RULE, lw=3)
+    for method in table:
+        look = looks[str(method)]
+        axes.plot(table[method], y, ls="", marker=look.marker, color=look.colour, label=str(method), alpha=0.9)
+    axes.set_yticks(y, [shortened(str(name), 28) for name in table.index])
+    axes.set_ylim(-0.7, len(table) - 0.3)
+    axes.set_xlim(left=-1)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("mAP of the class's queries, both directions, %")
+    _legend(figure)
+    return figure
+
+
+@drawing()
+def precision_recall(spot: Spot, looks: Looks) -> Figure:
+    """Precision at eleven levels of recall, each query's interpolated (highest at that recall or later), then meaned."""
+    figure, left = _figure(3.3, columns=2)
+    for side, (axes, direction) in enumerate(zip(left, DIRECTIONS, strict=True)):
+        for method, precision in spot.precision.items():
+            look = looks[method]
+            line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 3.5}
+            axes.plot(10 * np.arange(11), 100 * precision[side], label=method, **line)
+        axes.set_title({"i2t": "image → text", "t2i": "text → image"}[direction])
+        axes.set_xlabel("recall, %")
+        axes.set_xlim(-1, 101)
+    left[0].set_ylim(bottom=0)
+    left[0].set_ylabel("precision, %")
+    _legend(figure, left[0])
+    return figure
+
+
+@drawing()
+def cost_quality(comparison: Comparison, dataset: str, shots: int, looks: Looks) -> Figure:
+    """Seconds of computing a cell (median) against mean mAP with its interval."""
+    figure, axes = _figure(3.3)
+    ends = []
+    for row in _rows(comparison, dataset, shots):
+        if row.mean and row.seconds > 0:
+            look, mean = looks[row.method], 100 * row.mean.mean
+            error = None if math.isnan(row.mean.high) else [[50 * (row.mean.high - row.mean.low)]] * 2
+            axes.errorbar(row.seconds, mean, error, fmt=look.marker, color=look.colour, ms=7, elinewidth=1.2)
+            ends.append((row.seconds, mean, row.method))
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds a cell (fit and score, median)")
+    axes.set_ylabel("mean mAP, %")
+    axes.xaxis.set_major_formatter("{x:g}")
+    for seconds, mean, method in ends:
+        right = seconds < math.sqrt(math.prod(axes.get_xlim()))
+        axes.annotate(
+            shortened(method), (seconds, mean), (8 if right else -8, 3), textcoords="offset points",
+            ha="left" if right else "right", color=looks[method].colour,
+        )  # fmt: skip
+    return figure
+
+
+@drawing()
+def critical_difference(ranking: Ranking, looks: Looks) -> Figure:
+    """Mean ranks over the blocks (Demšar 2006); a bar joins methods that Wilcoxon's tests do not tell apart."""
+    import pandas as pd
+    from scikit_posthocs import critical_difference_diagram
+
+    names = list(ranking.methods)
+    p = np.zeros((len(names), len(names))) if ranking.refused else np.array(ranking.p)  # no test, no bar
+    p = np.clip(p, 1e-12, 1)  # the library takes 0 for no p at all
+    figure, axes = _figure(1.2 + 0.24 * len(names))
+    axes.grid(visible=False)
+    axes.spines["top"].set(visible=True, color=MUTED)
+    critical_difference_diagram(
+        dict(zip(names, ranking.ranks, strict=True)),
+        pd.DataFrame(p, names, names),
+        ax=axes,
+        color_palette={name: looks[name].colour for name in names},
+        label_fmt_left="{label}  {rank:.1f} ",
+        label_fmt_right=" {rank:.1f}  {label}",
+        crossbar_props={"color": INK, "linewidth": 3, "alpha": 0.75},
+        marker_props={"s": 24},
+        elbow_props={"lw": 1.3},
+        text_h_margin=0.04 * len(names),
+    )
+    axes.set_xticks(range(1, len(names) + 1))
+    axes.set_xlim(0.5, len(names) + 0.5)
+    return figure
+
+
+@drawing()
+def query_scatter(spot: Spot, baseline: str, method: str, looks: Looks) -> Figure:
+    """AP of every query by one method against another, both directions."""
+    figure, axes = _figure(4.2, width=4.2)
+    first, second = (100 * spot.ap[name].ravel() for name in (baseline, method))
+    axes.plot([0, 100], [0, 100], color=MUTED, lw=0.8)
+    axes.scatter(first, second, s=12, color=looks[method].colour, alpha=0.45, lw=0)
+    axes.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+    axes.set_xlabel(f"AP of a query, %: {shortened(baseline)}")
+    axes.set_ylabel(f"AP of a query, %: {shortened(method)}")
+    return figure
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """The name on one line, cut where it is longer than a figure has room for."""
+    line = " ".join(name.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _figure(height: float, columns: int = 1, width: float = WIDTH) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(1, columns, sharey=True)
+
+
+def _rows(comparison: Comparison, dataset: str, shots: int) -> list[Row]:
+    return [r for r in comparison.rows if (r.dataset, r.shots) == (dataset, shots) and r.group == "methods"]
+
+
+def _floor(axes: Axes, comparison: Comparison, dataset: str) -> None:
+    for block in comparison.blocks:
+        if block.dataset == dataset:
+            axes.axhline(100 * block.floor, color=MUTED, lw=1, ls=(0, (1, 2)))
+            axes.annotate("chance", (0, 100 * block.floor), (0, 3), textcoords="offset points", color=MUTED, fontsize=8)
+
+
+def _legend(figure: Figure, axes: Axes | None = None) -> None:
+    handles, names = (axes or figure.axes[0]).get_legend_handles_labels()
+    figure.legend(
+        handles, [shortened(name) for name in names], loc="outside upper left", frameon=False, ncols=3,
+        handletextpad=0.5, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, str]], looks: Looks) -> None:
+    """The methods' names at the right ends of their lines, moved apart where they would meet."""
+    low, high = axes.get_ylim()
+    least = 0.055 * (high - low)
+    place = -math.inf
+    for value, method in sorted(ends):
+        place = max(value, place + least)
+        axes.annotate(
+            shortened(method), (1, place), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", color=looks[method].colour, annotation_clip=False,
+        )  # fmt: skip

@@ -1,0 +1,63 @@
+"""What figures and pages are drawn from beside the Comparison: each dataset at each X, query by query."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from xshot_bench.benchmarks.plan import Plan
+from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.records import Record
+from xshot_bench.benchmarks.store import Store
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One dataset at one X. Numbers are fractions, means over the draws that a method has.
+
+    queries: item ids (Q); classes: the class of each. ap: method -> AP ``[Q,2]``, i2t and t2i; NaN where nothing is
+    relevant. precision: method -> its mean over queries ``[2,11]`` at recall 0, 0.1, ..., 1, interpolated.
+    rankings: method -> what stood first (see ``records.Result.ap``) in its draw number ``draw[method]``.
+    """
+
+    dataset: str
+    shots: int
+    queries: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    ap: dict[str, np.ndarray] = field(default_factory=dict)
+    precision: dict[str, np.ndarray] = field(default_factory=dict)
+    rankings: dict[str, pd.DataFrame] = field(default_factory=dict)
+    draw: dict[str, int] = field(default_factory=dict)
+
+    def by_class(self) -> pd.DataFrame:
+        """mAP of each class (rows) and method (columns), over its queries and both directions."""
+        mean = {method: ap.mean(1) for method, ap in self.ap.items()}
+        return pd.DataFrame(mean).groupby(np.array(self.classes, dtype=object)).mean().dropna()
+
+
+def spots(plan: Plan, records: Mapping[str, Record], store: Store) -> Iterator[Spot]:
+    """The spots of a plan that have a cell done, in table order."""
+    done: dict[tuple[str, int], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for cell in plan.cells:
+        record = records.get(cell.digest)
+        if record and record.status == "done":
+            done[cell.dataset, cell.shots][cell.method].append(record)
+    for (dataset, shots), methods in done.items():
+        yield _spot(Spot(dataset, shots), methods, store)
+
+
+def _spot(spot: Spot, methods: Mapping[str, list[Record]], store: Store) -> Spot:
+    columns = list(DIRECTIONS)
+    for method, found in methods.items():
+        first, *others = sorted(found, key=lambda record: record.cell.draw)
+        ranked = store.rankings(first)
+        aps = [ranked, *(store.average_precision(record) for record in others)]
+        spot.ap[method] = np.mean([ap[columns].to_numpy() for ap in aps], axis=0)
+        spot.precision[method] = np.mean([[r.precision[d] for d in DIRECTIONS] for r in found], axis=0)
+        spot.rankings[method] = ranked
+        spot.draw[method] = first.cell.draw
+    return Spot(**{**vars(spot), "queries": tuple(ranked["query"]), "classes": tuple(ranked["class"])})
