@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xshot_bench.benchmarks.comparison import Comparison, Ranking, Row
-from xshot_bench.benchmarks.protocol import DIRECTIONS
+from xshot_bench.benchmarks.protocol import DIRECTIONS, Direction
 from xshot_bench.benchmarks.report.figures_style import INK, MUTED, RULE, Look, drawing
 from xshot_bench.benchmarks.report.spots import Spot
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Looks = Mapping[str, Look]
-WIDTH = 5.6  # inches
+WIDTH = 4.6  # inches: on a phone the letters can still be read
 MOST_CLASSES = 60
 
 
@@ -26,11 +26,11 @@ MOST_CLASSES = 60
 def shots_curves(comparison: Comparison, dataset: str, looks: Looks) -> Figure:
     """X against mean mAP, with its 95 % interval as a band."""
     rows = [row for row in comparison.rows if row.dataset == dataset and row.mean and row.group == "methods"]
-    shots = sorted({row.shots for row in rows})
-    figure, axes = _figure(3.4)
+    shots = list(dict.fromkeys(row.shots for row in rows))
+    figure, axes = _figure(3.0)
     ends = []
     for method in dict.fromkeys(row.method for row in rows):
-        own = sorted((row for row in rows if row.method == method), key=lambda row: row.shots)
+        own = [row for row in rows if row.method == method]
         place = [shots.index(row.shots) for row in own]
         mean, low, high = np.array([(r.mean.mean, r.mean.low, r.mean.high) for r in own if r.mean]).T * 100
         look = looks[method]
@@ -74,27 +74,25 @@ def class_dots(spot: Spot, looks: Looks) -> Figure:
 
 
 @drawing()
-def precision_recall(spot: Spot, looks: Looks) -> Figure:
+def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
     """Precision at eleven levels of recall, each query's interpolated (highest at that recall or later), then meaned."""
-    figure, left = _figure(3.3, columns=2)
-    for side, (axes, direction) in enumerate(zip(left, DIRECTIONS, strict=True)):
-        for method, precision in spot.precision.items():
-            look = looks[method]
-            line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 3.5}
-            axes.plot(10 * np.arange(11), 100 * precision[side], label=method, **line)
-        axes.set_title({"i2t": "image → text", "t2i": "text → image"}[direction])
-        axes.set_xlabel("recall, %")
-        axes.set_xlim(-1, 101)
-    left[0].set_ylim(bottom=0)
-    left[0].set_ylabel("precision, %")
-    _legend(figure, left[0])
+    figure, axes = _figure(3.2)
+    for method, precision in spot.precision.items():
+        look = looks[method]
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 4}
+        axes.plot(10 * np.arange(11), 100 * precision[DIRECTIONS.index(direction)], label=method, **line)
+    axes.set_xlabel("recall, %")
+    axes.set_ylabel("precision, %")
+    axes.set_xlim(-1, 101)
+    axes.set_ylim(0, 105 * max(float(precision.max()) for precision in spot.precision.values()))  # both directions alike
+    _legend(figure)
     return figure
 
 
 @drawing()
 def cost_quality(comparison: Comparison, dataset: str, shots: int, looks: Looks) -> Figure:
     """Seconds of computing a cell (median) against mean mAP with its interval."""
-    figure, axes = _figure(3.3)
+    figure, axes = _figure(3.0)
     ends = []
     for row in _rows(comparison, dataset, shots):
         if row.mean and row.seconds > 0:
@@ -134,8 +132,8 @@ def critical_difference(ranking: Ranking, looks: Looks) -> Figure:
         pd.DataFrame(p, names, names),
         ax=axes,
         color_palette={name: looks[name].colour for name in names},
-        label_fmt_left="{label}  {rank:.1f} ",
-        label_fmt_right=" {rank:.1f}  {label}",
+        label_fmt_left="{label}  {rank:.1f}\N{NO-BREAK SPACE}",
+        label_fmt_right="\N{NO-BREAK SPACE}{rank:.1f}  {label}",
         crossbar_props={"color": INK, "linewidth": 3, "alpha": 0.75},
         marker_props={"s": 24},
         elbow_props={"lw": 1.3},
@@ -165,11 +163,11 @@ def shortened(name: str, most: int = 24) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def _figure(height: float, columns: int = 1, width: float = WIDTH) -> tuple[Figure, Any]:
+def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    return figure, figure.subplots(1, columns, sharey=True)
+    return figure, figure.subplots()
 
 
 def _rows(comparison: Comparison, dataset: str, shots: int) -> list[Row]:
@@ -180,11 +178,14 @@ def _floor(axes: Axes, comparison: Comparison, dataset: str) -> None:
     for block in comparison.blocks:
         if block.dataset == dataset:
             axes.axhline(100 * block.floor, color=MUTED, lw=1, ls=(0, (1, 2)))
-            axes.annotate("chance", (0, 100 * block.floor), (0, 3), textcoords="offset points", color=MUTED, fontsize=8)
+            axes.annotate(
+                "chance", (0.2, 100 * block.floor), (0, 3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", color=MUTED, fontsize=8,
+            )  # fmt: skip
 
 
-def _legend(figure: Figure, axes: Axes | None = None) -> None:
-    handles, names = (axes or figure.axes[0]).get_legend_handles_labels()
+def _legend(figure: Figure) -> None:
+    handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles, [shortened(name) for name in names], loc="outside upper left", frameon=False, ncols=3,
         handletextpad=0.5, columnspacing=1.2,

@@ -1,17 +1,21 @@
-"""What figures and pages are drawn from beside the Comparison: each dataset at each X, query by query."""
+"""What figures and pages are made from: the Comparison, and beside it each dataset at each X, query by query."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from xshot_bench.benchmarks.plan import Plan
+from xshot_bench.benchmarks.comparison import Comparison
+from xshot_bench.benchmarks.plan import Inputs, Plan
 from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record
+from xshot_bench.benchmarks.report.figures_style import Look, looks
 from xshot_bench.benchmarks.store import Store
 
 
@@ -37,6 +41,27 @@ class Spot:
         """mAP of each class (rows) and method (columns), over its queries and both directions."""
         mean = {method: ap.mean(1) for method, ap in self.ap.items()}
         return pd.DataFrame(mean).groupby(np.array(self.classes, dtype=object)).mean().dropna()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that there is to show of a plan. inputs, plugins: what its commands need to be given again."""
+
+    plan: Plan
+    comparison: Comparison
+    spots: tuple[Spot, ...]
+    inputs: Inputs
+    plugins: tuple[Path, ...] = ()
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """Method -> how it is drawn."""
+        return looks([variant.name for variant in self.plan.variants], self.comparison.baseline)
+
+    @cached_property
+    def baselines(self) -> dict[str, str]:
+        """Method -> the one that its differences are taken to."""
+        return {row.method: row.difference.baseline for row in self.comparison.rows if row.difference}
 
 
 def spots(plan: Plan, records: Mapping[str, Record], store: Store) -> Iterator[Spot]:
