@@ -34,6 +34,7 @@ RESULTS = click.option(
 PLUGINS = click.option(
     "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A Python file of yours with a method."
 )
+COMPUTING = ("jobs", "force", "dry_run", "style", "ladder", "version")  # options of a run that a report has not
 MLFLOW = click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite in the results folder]")
 
 
@@ -158,6 +159,20 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
     from xshot_bench.benchmarks.invocation import compare_results
 
     context.exit(compare_results(options))
+
+
+@cli.command("report", params=[param for param in cli.params if param.name not in COMPUTING])
+@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="Write the page to this file as well.")
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), help="Write the figures here as well.")
+@click.pass_context
+def report_command(context: click.Context, /, **options: Any) -> None:
+    """Make one self-contained HTML page of results that there are, with figures as PNG and SVG.
+
+    Choose what it shows by the options of the run that computed it. Both are kept under --results and told to MLflow.
+    """
+    from xshot_bench.benchmarks.publish import report
+
+    context.exit(report(options))
 
 
 @cli.command("sync")

@@ -15,11 +15,13 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.executors import execute
+from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.report import changes as report
 from xshot_bench.benchmarks.report import table
+from xshot_bench.benchmarks.report.files import table_files
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import to_csv
 from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
@@ -93,7 +95,9 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
         for note in (*material.dataset.notes, *material.split.remarks(plan.suite.shots)):
             click.echo(f"{material.name}: {note}", err=True)
     tracker = Tracker(call.store, call.mlflow_uri)
-    tracker.start(f"{','.join(plan.suite.datasets)} X={','.join(map(str, plan.suite.shots))}", plan.suite.model_dump())
+    invocations = Invocations(call.store)
+    invoked = invocations.begin(plan.suite, tuple(cell.digest for cell in plan.cells))
+    tracker.start(invoked)
     records = dict(plan.records)
     try:
         with progress:
@@ -107,10 +111,13 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
                 tracker.mirror(record)
                 progress.finished(record)
         comparison = compare(plan, records, call.store)
+        invoked = invocations.end(invoked, table_files(comparison), "finished")
     except BaseException:
-        tracker.finish({}, "KILLED")
+        invoked = invocations.end(invoked, {}, "interrupted")
         raise
-    tracker.finish({"table.md": table.markdown(comparison, ladder=True), "table.json": table.to_json(comparison)})
+    finally:
+        tracker.end(invoked)
+        tracker.finish()
     return comparison, tracker
 
 

@@ -92,8 +92,8 @@ class Plan:
         return sum(statistics.median(known[method]) for method in todo)
 
 
-def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
-    """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
+def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
+    """Every configuration that the suite asks for, once, in table order."""
     asked = [parse_variant(registry, name, suite.settings) for name in suite.methods]
     if suite.ablate:
         asked += ablation(registry, suite.ablate, suite.settings)
@@ -103,6 +103,12 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
+    return variants
+
+
+def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
+    """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
+    variants = variants_of(suite, registry)
     tokens = any("tokens" in variant.build(registry).needs for variant in variants)
     materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
 

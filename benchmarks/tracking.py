@@ -2,31 +2,45 @@
 
 Whatever fails here is said once and ends nothing: the records are in ``results/``, and ``run_bench.py sync`` brings
 MLflow up to date later. All calls are made by one thread, so that cells do not wait for the tracking server.
+
+An invocation that is asked again is one run still. A cell is a child of the first invocation that it belongs to.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xshot_bench.benchmarks import mlflow_entries as entries
+from xshot_bench.benchmarks.invocations import Invocations, Invoked
+from xshot_bench.benchmarks.mlflow_entries import CELL, INVOCATION, KIND, PARENT, RECORD, STORE
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.store import Store
 
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "xshot-bench"
-PARENT, CELL, RECORD, STORE = "mlflow.parentRunId", "cell", "record", "store"
+STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "running": "KILLED"}
 
 
 def default_uri(results: Path) -> str:
     """The SQLite database in the results folder."""
     return f"sqlite:///{results.resolve() / 'mlflow.db'}"
+
+
+@dataclass
+class _Run:
+    """A run that MLflow has: of what content, and under which run."""
+
+    content: str
+    id: str
+    parent: str = ""
 
 
 class Tracker:
@@ -36,22 +50,34 @@ class Tracker:
         self.store, self.uri = store, uri
         self.error = ""
         self.logged = 0
+        self._invocations = Invocations(store)
         self._identity = hashlib.sha256(str(store.folder.resolve()).encode()).hexdigest()[:16]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._parent = ""
-        self._mirrored: dict[str, tuple[str, str]] = {}  # cell digest -> (record digest, run id)
+        self._client: Any = None
+        self._cells: dict[str, _Run] = {}  # by cell digest
+        self._parents: dict[str, _Run] = {}  # by invocation
+        self._owner: dict[str, str] = {}  # cell digest -> the first invocation that it belongs to
+        self._current = ""
 
-    def start(self, name: str, content: dict[str, Any]) -> None:
-        """Open the parent run; ``content`` is the invocation's suite or the like."""
-        self._do(lambda: self._open(name, content))
+    def start(self, invoked: Invoked) -> None:
+        """Open the invocation's run."""
+        self._do(lambda: self._open(invoked))
 
     def mirror(self, record: Record) -> None:
         """Log a record as a child run, unless MLflow has that very record already."""
         self._do(lambda: self._log_cell(record))
 
-    def finish(self, artifacts: dict[str, str], status: str = "FINISHED") -> None:
-        """Put texts (file name -> content) on the parent run, close it, and wait until all is written."""
-        self._do(lambda: self._close(artifacts, status))
+    def end(self, invoked: Invoked) -> None:
+        """Bring the invocation's run to what its folder says, if it is not."""
+        self._do(lambda: self._log_invocation(invoked))
+
+    def forget_all_but(self, records: Iterable[Record]) -> None:
+        """Remove the runs of cells and invocations that the store does not have."""
+        kept = {record.cell.digest for record in records}
+        self._do(lambda: self._forget(kept))
+
+    def finish(self) -> None:
+        """Wait until all is written."""
         self._thread.shutdown(wait=True)
 
     def _do(self, action: Callable[[], None]) -> None:
@@ -74,7 +100,17 @@ class Tracker:
 
         self._thread.submit(guarded)
 
-    def _open(self, name: str, content: dict[str, Any]) -> None:
+    def _open(self, invoked: Invoked) -> None:
+        self._connect()
+        self._current = invoked.id
+        if invoked.id in self._parents:
+            self._client.update_run(self._parents[invoked.id].id, status="RUNNING")
+        else:
+            self._parents[invoked.id] = _Run("", self._new_parent(invoked))
+
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -82,108 +118,133 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=self.uri)
-        found = self._client.get_experiment_by_name(EXPERIMENT)
+        client = MlflowClient(tracking_uri=self.uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             local = self.uri.startswith("sqlite:")
             place = (self.store.folder.resolve() / "mlartifacts").as_uri() if local else None
-            self._experiment = self._client.create_experiment(EXPERIMENT, artifact_location=place)
+            self._experiment = client.create_experiment(EXPERIMENT, artifact_location=place)
         else:
             self._experiment = found.experiment_id
-        self._read_mirrored()
-        run = self._client.create_run(
-            self._experiment, run_name=name, tags={STORE: self._identity, "kind": "invocation"}
-        )
-        self._parent = run.info.run_id
-        self._client.log_text(self._parent, json.dumps(content, indent=1), "suite.json")
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(self._experiment)
+        self._client = client
+        for invoked in self._invocations.all():
+            for cell in invoked.cells:
+                self._owner.setdefault(cell, invoked.id)
+        for kind, key, found in (("invocation", INVOCATION, self._parents), ("cell", CELL, self._cells)):
+            for run in self._runs(kind):
+                tags = run.data.tags
+                half = kind == "cell" and run.info.status == "RUNNING"  # left by a run that was killed
+                if half or tags[key] in found:
+                    client.delete_run(run.info.run_id)
+                else:
+                    found[tags[key]] = _Run(tags.get(RECORD, "unfinished"), run.info.run_id, tags.get(PARENT, ""))
 
-    def _read_mirrored(self) -> None:
-        """What MLflow has of this store; children left half-written by a killed run are removed."""
+    def _runs(self, kind: str) -> list[Any]:
+        """What MLflow has of this store, the oldest first."""
+        wanted = f"tags.{STORE} = '{self._identity}' and tags.{KIND} = '{kind}'"
+        found: list[Any] = []
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment],
-                filter_string=f"tags.{STORE} = '{self._identity}' and tags.kind = 'cell'",
-                max_results=1000,
-                page_token=token,
+                [self._experiment], wanted, max_results=1000, order_by=["attributes.start_time"], page_token=token
             )
-            for run in page:
-                tags = run.data.tags
-                if run.info.status != "RUNNING" and tags[CELL] not in self._mirrored:
-                    self._mirrored[tags[CELL]] = (tags[RECORD], run.info.run_id)
-                else:
-                    self._client.delete_run(run.info.run_id)
+            found += page
             token = page.token
             if not token:
-                return
+                return found
+
+    def _new_parent(self, invoked: Invoked) -> str:
+        run = self._client.create_run(
+            self._experiment,
+            run_name=invoked.name,
+            start_time=entries.invocation_start(invoked),
+            tags=entries.invocation_tags(invoked) | {STORE: self._identity},
+        )
+        self._client.log_batch(run.info.run_id, params=entries.invocation_params(invoked))
+        self._client.log_text(run.info.run_id, invoked.suite.model_dump_json(indent=1), "suite.json")
+        run_id: str = run.info.run_id
+        return run_id
 
     def _log_cell(self, record: Record) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
+        self._connect()
         cell = record.cell
-        identity = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
-        known, old_run = self._mirrored.get(cell.digest, ("", ""))
-        if known == identity:
+        owner = self._parents.get(self._owner.get(cell.digest, "")) or self._parents.get(self._current)
+        parent = owner.id if owner else ""
+        content = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
+        known = self._cells.get(cell.digest)
+        if known and known.content == content:
+            if known.parent != parent:
+                self._client.set_tag(known.id, PARENT, parent)
+                known.parent = parent
             return
-        if old_run:
-            self._client.delete_run(old_run)
-        tags = _tags(record) | {PARENT: self._parent, STORE: self._identity, "kind": "cell", RECORD: identity}
-        name = f"{cell.method} {cell.dataset} X={cell.shots} draw {cell.draw}"
-        run_id = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        numbers = record.metrics | _under("floor", record.floor) | _under("seconds", record.seconds)
-        numbers |= _under("diagnostics", record.diagnostics)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, 0, 0) for key, value in numbers.items()],
-            params=[Param(key, str(value)) for key, value in _parameters(record).items()],
-            tags=[RunTag("status", record.status)],
-        )
+        if known:
+            self._client.delete_run(known.id)
+        started, ended = entries.cell_times(record)
+        run_id = self._client.create_run(
+            self._experiment,
+            run_name=entries.cell_name(record),
+            start_time=started,
+            tags=entries.cell_tags(record)
+            | {STORE: self._identity, RECORD: content, **({PARENT: parent} if parent else {})},
+        ).info.run_id
+        self._client.log_batch(run_id, metrics=entries.cell_metrics(record), params=entries.cell_params(record))
+        self._client.log_inputs(run_id, datasets=entries.cell_inputs(record))
         if record.ap_file:
             self._client.log_artifact(run_id, str(self.store.cells / record.ap_file), "average_precision")
         if record.status == "failed":
             self._client.log_artifact(run_id, str(self.store.cells / f"{cell.digest}.traceback.txt"))
-        self._client.set_terminated(run_id, "FAILED" if record.status == "failed" else "FINISHED")
-        self._mirrored[cell.digest] = (identity, run_id)
+        self._client.set_terminated(run_id, "FAILED" if record.status == "failed" else "FINISHED", ended)
+        self._cells[cell.digest] = _Run(content, run_id, parent)
         self.logged += 1
 
-    def _close(self, artifacts: dict[str, str], status: str) -> None:
-        for name, content in artifacts.items():
-            self._client.log_text(self._parent, content, name)
-        self._client.set_terminated(self._parent, status)
+    def _log_invocation(self, invoked: Invoked) -> None:
+        content = self._invocations.digest(invoked)
+        run = self._parents[invoked.id]
+        if run.content != content:
+            if run.content:  # what MLflow was told cannot be taken back, so a new run takes the place of the old
+                run = self._replaced(run, self._new_parent(invoked))
+            folder = self._invocations.path(invoked)
+            for path in self._invocations.files(invoked):
+                inside = path.relative_to(folder).parent.as_posix()
+                self._client.log_artifact(run.id, str(path), None if inside == "." else inside)
+            self._client.log_batch(run.id, metrics=list(entries.invocation_metrics(folder)))
+            self._client.set_tag(run.id, entries.TABLES, entries.tables_tag(folder))
+            self._client.set_tag(run.id, RECORD, content)
+            self._parents[invoked.id] = _Run(content, run.id)
+        self._client.set_terminated(run.id, STATUS[invoked.status])
+        self._current = ""
+
+    def _replaced(self, old: _Run, run_id: str) -> _Run:
+        """Put the children of a run under another one, and remove it."""
+        for child in self._cells.values():
+            if child.parent == old.id:
+                self._client.set_tag(child.id, PARENT, run_id)
+                child.parent = run_id
+        self._client.delete_run(old.id)
+        return _Run("", run_id)
+
+    def _forget(self, kept: set[str]) -> None:
+        self._connect()
+        asked = {invoked.id for invoked in self._invocations.all()}
+        for known, holds in ((self._cells, kept), (self._parents, asked)):
+            for key in [key for key in known if key not in holds]:
+                self._client.delete_run(known.pop(key).id)
 
 
 def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
-    """Bring MLflow to what the store says; a record that is there already is not logged again."""
+    """Bring MLflow to what the store says: every invocation and record once, and nothing else."""
     tracker = Tracker(store, uri)
-    tracker.start("sync", {})
-    for record in records:
+    left = {record.cell.digest: record for record in records}
+    tracker.forget_all_but(left.values())
+    for invoked in Invocations(store).all():
+        tracker.start(invoked)
+        for cell in invoked.cells:
+            if cell in left:
+                tracker.mirror(left.pop(cell))
+        tracker.end(invoked)
+    for record in left.values():  # of no invocation, so no run's children
         tracker.mirror(record)
-    tracker.finish({})
+    tracker.finish()
     return tracker
-
-
-def _tags(record: Record) -> dict[str, str]:
-    cell = record.cell
-    return {
-        CELL: cell.digest,
-        "method": cell.method,
-        "dataset": cell.dataset,
-        "encoder": cell.encoder,
-        "shots": str(cell.shots),
-        "seed": str(cell.draw),
-        "gallery": cell.gallery,
-        "split_digest": cell.split,
-        "features_digest": cell.features,
-        "git_commit": record.provenance.commit,
-        "git_dirty": str(record.provenance.dirty).lower(),
-    } | ({"reason": record.reason[:5000]} if record.reason else {})
-
-
-def _parameters(record: Record) -> dict[str, Any]:
-    cell = record.cell
-    named = {"method": cell.method, "dataset": cell.dataset, "encoder": cell.encoder, "gallery": cell.gallery}
-    return named | {"shots": cell.shots, "seed": cell.draw} | _under("method", cell.parameters)
-
-
-def _under(group: str, numbers: dict[str, Any]) -> dict[str, Any]:
-    return {f"{group}/{name}": value for name, value in numbers.items()}

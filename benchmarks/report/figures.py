@@ -12,6 +12,7 @@ from xshot_bench.benchmarks.comparison import Comparison, Ranking, Row
 from xshot_bench.benchmarks.protocol import DIRECTIONS, Direction
 from xshot_bench.benchmarks.report.figures_style import INK, MUTED, RULE, Look, drawing
 from xshot_bench.benchmarks.report.spots import Spot
+from xshot_bench.datasets.splitting import Shots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def shots_curves(comparison: Comparison, dataset: str, looks: Looks) -> Figure:
 
 @drawing()
 def class_dots(spot: Spot, looks: Looks) -> Figure:
-    """mAP of each class, the best first by the mean of the methods; of very many, those where methods differ most."""
+    """The mAP of each class, the best first by the mean of all methods; of very many, those that differ most."""
     table = 100 * spot.by_class()
     if len(table) > MOST_CLASSES:
         table = table.loc[(table.max(axis=1) - table.min(axis=1)).nlargest(MOST_CLASSES).index]
@@ -75,7 +76,7 @@ def class_dots(spot: Spot, looks: Looks) -> Figure:
 
 @drawing()
 def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
-    """Precision at eleven levels of recall, each query's interpolated (highest at that recall or later), then meaned."""
+    """Precision at eleven levels of recall: the highest at that recall or later, meaned over queries."""
     figure, axes = _figure(3.2)
     for method, precision in spot.precision.items():
         look = looks[method]
@@ -84,13 +85,15 @@ def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
     axes.set_xlabel("recall, %")
     axes.set_ylabel("precision, %")
     axes.set_xlim(-1, 101)
-    axes.set_ylim(0, 105 * max(float(precision.max()) for precision in spot.precision.values()))  # both directions alike
+    axes.set_ylim(
+        0, 105 * max(float(precision.max()) for precision in spot.precision.values())
+    )  # both directions alike
     _legend(figure)
     return figure
 
 
 @drawing()
-def cost_quality(comparison: Comparison, dataset: str, shots: int, looks: Looks) -> Figure:
+def cost_quality(comparison: Comparison, dataset: str, shots: Shots, looks: Looks) -> Figure:
     """Seconds of computing a cell (median) against mean mAP with its interval."""
     figure, axes = _figure(3.0)
     ends = []
@@ -170,7 +173,7 @@ def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _rows(comparison: Comparison, dataset: str, shots: int) -> list[Row]:
+def _rows(comparison: Comparison, dataset: str, shots: Shots) -> list[Row]:
     return [r for r in comparison.rows if (r.dataset, r.shots) == (dataset, shots) and r.group == "methods"]
 
 

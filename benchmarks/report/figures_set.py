@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.report import figures
 from xshot_bench.benchmarks.report.figures_style import to_file
 from xshot_bench.benchmarks.report.spots import Findings
@@ -55,10 +56,15 @@ def figure_set(findings: Findings) -> Iterator[Shown]:
             "Precision at recall 0, 10, …, 100 %: of each query the highest at that recall or a later one (11-point "
             "interpolation, as trec_eval's), then the mean over queries and draws."
         )
-        for direction, arrow in (("i2t", "image → text"), ("t2i", "text → image")):
+        for direction in DIRECTIONS:
+            arrow = {"i2t": "image → text", "t2i": "text → image"}[direction]
             draw = partial(figures.precision_recall, spot, direction, looks)
-            yield Shown(f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says, draw, **where)
-        says = f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
+            yield Shown(
+                f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says, draw, **where
+            )
+        says = (
+            f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
+        )
         draw = partial(figures.class_dots, spot, looks)
         yield Shown("classes", "classes", "mAP of each class", says, draw, **where)
         others = [method for method in spot.ap if method != comparison.baseline]

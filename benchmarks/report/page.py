@@ -47,7 +47,7 @@ def make_page(findings: Findings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup  # noqa: S704 - drawn by matplotlib, which escapes its texts
+    environment.filters["svg"] = Markup  # drawn by matplotlib, which escapes its texts
     script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     items = Items({material.name: material.dataset for material in findings.plan.materials})
     suite, comparison = findings.plan.suite, findings.comparison

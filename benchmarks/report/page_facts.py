@@ -61,7 +61,10 @@ def protocol(findings: Findings) -> Iterator[tuple[str, Facts]]:
             ]
         facts += [
             ("metric", "mAP over the whole ranking; relevant is what has the query's class; ties in a seeded order"),
-            ("shots", f"X = {', '.join(map(str, plan.suite.shots))}; the shots at a smaller X are among those at a larger"),
+            (
+                "shots",
+                f"X = {', '.join(map(str, plan.suite.shots))}; the shots at a smaller X are among those at a larger",
+            ),
             ("draws", f"{plan.suite.draws}, each a random choice of the shots, the same for every method"),
             *(("note", note) for note in material.dataset.notes),
         ]
@@ -80,8 +83,8 @@ def provenance(findings: Findings) -> Facts:
         ("hardware", _each(found, lambda one: one.hardware)),
         ("device", _each(found, lambda one: one.device)),
         ("finished", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"),
-        *((name, _each(found, lambda one, name=name: one.packages.get(name, "–"))) for name in packages),
-    )  # fmt: skip
+        *((name, "; ".join(dict.fromkeys(one.packages.get(name, "–") for one in found))) for name in packages),
+    )
 
 
 def groups(findings: Findings) -> Iterator[Group]:

@@ -116,9 +116,7 @@ def _against(comparison: Comparison, row: Row) -> str:
     return f"{100 * estimate.mean:+.1f} ± {50 * (estimate.high - estimate.low):.1f} on {row.difference.baseline}"
 
 
-def _table(
-    findings: Findings, section: Section, asked: Sequence[Column], title: str, above: tuple[str, ...]
-) -> Table:
+def _table(findings: Findings, section: Section, asked: Sequence[Column], title: str, above: tuple[str, ...]) -> Table:
     shown = [column for column in asked if any(column.cell(row) for row in section.rows)]
     order = {str(x): i for i, x in enumerate(findings.plan.suite.shots)}
     rows = sorted(section.rows, key=lambda row: (order.get(str(row.shots), -1), -_mean(row)))

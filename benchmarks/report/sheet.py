@@ -17,15 +17,16 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet com
 def to_csv(comparison: Comparison) -> str:
     """All rows, chance and known labels among them; a missing value is an empty cell."""
     landmarks = [row for section in sections(comparison) for row in section.rows if row.shots is None]
-    lines = [_line(comparison, row) for row in (*comparison.rows, *landmarks)]
+    lines = [line(comparison, row) for row in (*comparison.rows, *landmarks)]
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in line.items()} for line in lines)
+    writer.writerows({key: _cell(value) for key, value in one.items()} for one in lines)
     return text.getvalue()
 
 
-def _line(comparison: Comparison, row: Row) -> dict[str, Any]:
+def line(comparison: Comparison, row: Row) -> dict[str, Any]:
+    """Everything that is known of a row, by column."""
     mean, difference = row.mean, row.difference
     block = next((block for block in comparison.blocks if block.dataset == row.dataset), None)
     estimate, effect = (difference.estimate, difference.effect) if difference else (None, None)

@@ -17,6 +17,7 @@ from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.report.figures_style import Look, looks
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.datasets.splitting import Shots
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Spot:
     """
 
     dataset: str
-    shots: int
+    shots: Shots
     queries: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     ap: dict[str, np.ndarray] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Spot:
     draw: dict[str, int] = field(default_factory=dict)
 
     def by_class(self) -> pd.DataFrame:
-        """mAP of each class (rows) and method (columns), over its queries and both directions."""
+        """The mAP of each class (rows) and method (columns), over its queries and both directions."""
         mean = {method: ap.mean(1) for method, ap in self.ap.items()}
         return pd.DataFrame(mean).groupby(np.array(self.classes, dtype=object)).mean().dropna()
 
@@ -66,7 +67,7 @@ class Findings:
 
 def spots(plan: Plan, records: Mapping[str, Record], store: Store) -> Iterator[Spot]:
     """The spots of a plan that have a cell done, in table order."""
-    done: dict[tuple[str, int], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    done: dict[tuple[str, Shots], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for cell in plan.cells:
         record = records.get(cell.digest)
         if record and record.status == "done":

@@ -129,10 +129,10 @@
   // An item as a tile: its picture, text and class.
   function tile(number, right) {
     const item = data.items[number];
-    const element = make("div", { class: "tile", title: `${item.text ?? item.id} (${item.class ?? "class unknown"})` });
+    const element = make("div", { class: "tile", title: `${item.text || item.id} (${item.class ?? "class unknown"})` });
     const picture = data.pictures[number];
-    if (picture) element.append(make("img", { src: picture, alt: item.text ?? item.id }));
-    element.append(make("div", { class: "text" }, item.text ?? item.id));
+    if (picture) element.append(make("img", { src: picture, alt: item.text || item.id }));
+    element.append(make("div", { class: "text" }, item.text || item.id));
     if (item.class) element.append(make("div", { class: "class" }, item.class));
     if (right !== undefined) {
       element.classList.add(right ? "right" : "wrong");
