@@ -10,8 +10,7 @@ from xshot_bench.benchmarks.report import table
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import line, to_csv
 
-
-FIRST = ("dataset", "shots", "method", "mean", "mean_low", "mean_high", "i2t", "t2i", "tier", "difference", "p_corrected")
+FIRST = ("dataset", "shots", "method", "mean", "mean_low", "mean_high", "tier", "difference", "p_corrected")
 
 
 def table_files(comparison: Comparison) -> dict[str, str]:
