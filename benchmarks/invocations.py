@@ -22,9 +22,10 @@ NAME = "invocation.json"
 
 
 class Invoked(BaseModel):
-    """A suite that was run: asked again it is the same invocation, with the time of the first.
+    """A suite that was run: asked again it is the same invocation, with the times of the first.
 
-    cells: the digests of its cells. started: ISO 8601, UTC. status: ``running`` is also that of a run that was killed.
+    cells: the digests of its cells. started, ended: ISO 8601, UTC; "" until then. status: ``running`` is also that of a
+    run that was killed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class Invoked(BaseModel):
     suite: Suite
     cells: tuple[str, ...]
     started: str
+    ended: str = ""
     status: Literal["running", "finished", "interrupted"] = "running"
 
     @property
@@ -59,9 +61,13 @@ class Invocations:
 
     def begin(self, suite: Suite, cells: tuple[str, ...]) -> Invoked:
         """Note that a suite is being run."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         known = self.known(suite)
-        invoked = Invoked(suite=suite, cells=cells, started=known.started if known else now)
+        invoked = Invoked(
+            suite=suite,
+            cells=cells,
+            started=known.started if known else _now(),
+            ended=known.ended if known and known.status == "finished" else "",
+        )
         self._write(invoked)
         return invoked
 
@@ -77,7 +83,7 @@ class Invocations:
             path = self.path(invoked) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content.encode() if isinstance(content, str) else content)
-        ended = invoked.model_copy(update={"status": status})
+        ended = invoked.model_copy(update={"status": status, "ended": invoked.ended or _now()})
         self._write(ended)
         return ended
 
@@ -110,3 +116,7 @@ class Invocations:
     def _write(self, invoked: Invoked) -> None:
         self.path(invoked).mkdir(parents=True, exist_ok=True)
         write_atomically(self.path(invoked) / NAME, invoked.model_dump_json(indent=1).encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -20,9 +20,9 @@ from xshot_bench.benchmarks.records import Record
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Param
 
-PARENT, TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"
+PARENT = "mlflow.parentRunId"
 CELL, INVOCATION, RECORD, STORE, KIND = "cell", "invocation", "record", "store", "kind"
-LONGEST = 36  # characters that MLflow keeps of a data set's digest
+LONGEST, LONGEST_TAG = 36, 5000  # characters that MLflow keeps of a data set's digest, and of a tag
 
 
 def cell_name(record: Record) -> str:
@@ -48,7 +48,7 @@ def cell_tags(record: Record) -> dict[str, str]:
         "git_commit": record.provenance.commit,
         "git_dirty": str(record.provenance.dirty).lower(),
     }
-    return tags | ({"reason": record.reason[:5000]} if record.reason else {})
+    return tags | ({"reason": record.reason[:LONGEST_TAG]} if record.reason else {})
 
 
 def cell_params(record: Record) -> list[Param]:
@@ -98,12 +98,7 @@ def invocation_metrics(folder: Path) -> Iterator[Metric]:
     """Mean mAP, both directions and the difference of every row of the invocation's table of methods."""
     from mlflow.entities import Metric
 
-    path = folder / "tables" / "methods.json"
-    if not path.is_file():
-        return
-    table = json.loads(path.read_text(encoding="utf-8"))
-    for line in table["data"]:
-        row = dict(zip(table["columns"], line, strict=True))
+    for row in _methods(folder):
         many = "" if isinstance(row["shots"], int) else f" X={row['shots']}"
         for column, name in (("mean", "mAP"), ("i2t", "i2t"), ("t2i", "t2i"), ("difference", "difference")):
             if row.get(column) is not None:
@@ -111,14 +106,33 @@ def invocation_metrics(folder: Path) -> Iterator[Metric]:
                 yield Metric(_allowed(key), row[column], 0, 0 if many else row["shots"])
 
 
-def invocation_start(invoked: Invoked) -> int:
-    return _milliseconds(invoked.started)
+def invocation_inputs(folder: Path) -> list[DatasetInput]:
+    """The split of every dataset."""
+    splits = {row["dataset"]: row["split"] for row in _methods(folder) if row.get("split")}
+    return [_input(name, split, f"splits/{split}.json", "split", {}) for name, split in splits.items()]
 
 
-def tables_tag(folder: Path) -> str:
-    """What makes MLflow's interface show the files in ``tables/`` as tables."""
+def invocation_times(invoked: Invoked) -> tuple[int, int | None]:
+    """When it was first begun and ended, milliseconds since 1970; None where that is not known."""
+    return _milliseconds(invoked.started), _milliseconds(invoked.ended) if invoked.ended else None
+
+
+def shown_tags(folder: Path) -> dict[str, str]:
+    """What makes MLflow's interface show the files in ``tables/`` as tables, and the table as the run's description."""
     names = sorted(path.name for path in (folder / "tables").glob("*.json"))
-    return json.dumps([{"path": f"tables/{name}", "type": "table"} for name in names])
+    tags = {"mlflow.loggedArtifacts": json.dumps([{"path": f"tables/{name}", "type": "table"} for name in names])}
+    path = folder / "table.md"
+    text = path.read_text(encoding="utf-8").partition("\n\nEvery test\n")[0] if path.is_file() else ""
+    return tags | {"mlflow.note.content": text[:LONGEST_TAG]}
+
+
+def _methods(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of the invocation's table of methods, as far as there is one."""
+    path = folder / "tables" / "methods.json"
+    if path.is_file():
+        table = json.loads(path.read_text(encoding="utf-8"))
+        for line in table["data"]:
+            yield dict(zip(table["columns"], line, strict=True))
 
 
 def _input(name: str, digest: str, source: str, context: str, profile: dict[str, int]) -> DatasetInput:

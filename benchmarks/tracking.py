@@ -159,7 +159,7 @@ class Tracker:
         run = self._client.create_run(
             self._experiment,
             run_name=invoked.name,
-            start_time=entries.invocation_start(invoked),
+            start_time=entries.invocation_times(invoked)[0],
             tags=entries.invocation_tags(invoked) | {STORE: self._identity},
         )
         self._client.log_batch(run.info.run_id, params=entries.invocation_params(invoked))
@@ -210,10 +210,11 @@ class Tracker:
                 inside = path.relative_to(folder).parent.as_posix()
                 self._client.log_artifact(run.id, str(path), None if inside == "." else inside)
             self._client.log_batch(run.id, metrics=list(entries.invocation_metrics(folder)))
-            self._client.set_tag(run.id, entries.TABLES, entries.tables_tag(folder))
-            self._client.set_tag(run.id, RECORD, content)
+            self._client.log_inputs(run.id, datasets=entries.invocation_inputs(folder))
+            for key, value in (entries.shown_tags(folder) | {RECORD: content}).items():
+                self._client.set_tag(run.id, key, value)
             self._parents[invoked.id] = _Run(content, run.id)
-        self._client.set_terminated(run.id, STATUS[invoked.status])
+        self._client.set_terminated(run.id, STATUS[invoked.status], entries.invocation_times(invoked)[1])
         self._current = ""
 
     def _replaced(self, old: _Run, run_id: str) -> _Run:

@@ -10,6 +10,8 @@ from xshot_bench.benchmarks.report import table
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import line, to_csv
 
+FIRST = ("dataset", "shots", "method", "mean", "mean_low", "mean_high", "tier", "difference", "p_corrected")
+
 
 def table_files(comparison: Comparison) -> dict[str, str]:
     """File name -> content. What lies in ``tables/`` is laid out as MLflow's ``log_table`` has it."""
@@ -40,5 +42,6 @@ def _as_logged(lines: Sequence[Mapping[str, Any]]) -> str:
     import pandas as pd
 
     frame = pd.DataFrame(lines, dtype=object).dropna(axis="columns", how="all")
+    frame = frame[sorted(frame, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))]
     text: str = frame.to_json(orient="split", index=False)
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from xshot_bench.benchmarks.protocol import GALLERIES
+from xshot_bench.benchmarks.protocol import GALLERIES, PROTOCOLS
 from xshot_bench.benchmarks.records import Cell, Provenance, Record
 from xshot_bench.benchmarks.report.reproduce import command
 from xshot_bench.benchmarks.report.spots import Findings
@@ -46,9 +46,9 @@ def protocol(findings: Findings) -> Iterator[tuple[str, Facts]]:
         cells = [cell for cell in plan.cells if cell.dataset == material.name]
         block = next((block for block in comparison.blocks if block.dataset == material.name), None)
         facts = [
-            ("protocol", ", ".join(dict.fromkeys(cell.protocol for cell in cells))),
+            ("protocol", f"{', '.join(dict.fromkeys(c.protocol for c in cells))}: {PROTOCOLS[plan.suite.protocol]}"),
             ("split", material.split.digest),
-            ("encoder", plan.suite.encoder),
+            ("encoder", ", ".join(dict.fromkeys(cell.encoder for cell in cells))),
             ("features", ", ".join(dict.fromkeys(cell.features for cell in cells))),
             ("gallery", f"{plan.suite.gallery}: {GALLERIES[plan.suite.gallery]}"),
         ]
@@ -59,12 +59,10 @@ def protocol(findings: Findings) -> Iterator[tuple[str, Facts]]:
                 ("gallery items", str(block.gallery)),
                 ("chance", f"{100 * block.floor:.2f} mAP: the mean over all orders of the gallery, in closed form"),
             ]
+        relevant = "the query's own pair" if plan.suite.protocol == "instance" else "what has the query's class"
         facts += [
-            ("metric", "mAP over the whole ranking; relevant is what has the query's class; ties in a seeded order"),
-            (
-                "shots",
-                f"X = {', '.join(map(str, plan.suite.shots))}; the shots at a smaller X are among those at a larger",
-            ),
+            ("metric", f"mAP over the whole ranking; relevant is {relevant}; ties stand in a seeded order"),
+            ("shots", f"X = {', '.join(map(str, plan.suite.shots))}"),
             ("draws", f"{plan.suite.draws}, each a random choice of the shots, the same for every method"),
             *(("note", note) for note in material.dataset.notes),
         ]

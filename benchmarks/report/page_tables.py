@@ -74,7 +74,8 @@ def leaderboards(findings: Findings) -> Iterator[Table]:
     """For each dataset the methods, then its ablations and sweeps."""
     comparison = findings.comparison
     for section in sections(comparison):
-        above = tuple(caption(comparison, section.dataset)[1:]) if not section.title else ()
+        first, *others = caption(comparison, section.dataset)
+        above = () if section.title else (first.removeprefix(f"{section.dataset} · "), *others)
         asked = columns(comparison)
         mean = next(column for column in asked if column.header == "mean mAP")
         asked.insert(2, asked.pop(asked.index(mean)))  # what is looked for first stands first, on a phone too
@@ -153,7 +154,8 @@ def _bar(row: Row, highest: float) -> Bar | None:
 def _key(header: str, row: Row, text: str) -> float | str | None:
     """What a cell is sorted by: the number behind it, or else its text."""
     difference = row.difference
-    numbers = {"i2t": row.i2t, "t2i": row.t2i, "mean mAP": row.mean.mean if row.mean else None, "s/cell": row.seconds}
+    mean = row.mean.mean if row.mean else None
+    numbers = {"i2t": row.i2t, "t2i": row.t2i, "top-1": row.accuracy, "mean mAP": mean, "s/cell": row.seconds}
     if header in numbers:
         value = numbers[header]
         return None if value is None or math.isnan(value) else value
