@@ -15,7 +15,7 @@ from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
-from xshot_bench.datasets.features import FeatureOptions
+from xshot_bench.datasets.feature_cache import FeatureOptions
 from xshot_bench.datasets.splitting import Gallery, Roles, Shots, Split
 
 ABSENT = "this dataset was not opened"

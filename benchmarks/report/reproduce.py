@@ -9,7 +9,7 @@ from pathlib import Path
 from xshot_bench.benchmarks.plan import Inputs
 from xshot_bench.benchmarks.records import Cell
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.datasets.features import FeatureOptions
+from xshot_bench.datasets.feature_cache import FeatureOptions
 
 USUAL_GRID = 7  # of the command line's --token-grid
 AGAIN = "again"  # a results folder of its own, so that the cell counts as new
