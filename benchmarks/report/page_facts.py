@@ -64,7 +64,7 @@ def protocol(findings: Findings) -> Iterator[tuple[str, Facts]]:
             ("metric", f"mAP over the whole ranking; relevant is {relevant}; ties stand in a seeded order"),
             ("shots", f"X = {', '.join(map(str, plan.suite.shots))}"),
             ("draws", f"{plan.suite.draws}, each a random choice of the shots, the same for every method"),
-            *(("note", note) for note in material.dataset.notes),
+            *(("note", note) for note in (*material.dataset.notes, *material.split.remarks(plan.suite.shots))),
         ]
         yield material.name, tuple(facts)
 
