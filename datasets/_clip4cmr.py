@@ -58,7 +58,10 @@ def _candidate(
         return found
     found.label = classes[int(label) - base]
     try:
-        found.text = str(json.loads(read_text(inside(root, f"{folders[0]}/{found.id}.json"))))
+        text = json.loads(read_text(inside(root, f"{folders[0]}/{found.id}.json")))
+        if not isinstance(text, str):
+            raise ValueError("its file holds no JSON string")
+        found.text = text
     except (InputError, ValueError, RecursionError) as error:
         found.problem = f"its text cannot be read ({error})"
     return found

@@ -21,12 +21,9 @@ class PackagedDataset(FiledDataset):
 
     def in_words(self, name: str) -> str:
         """The last folder of a class; with the one above it where two classes end alike."""
-        last = [c.rpartition("/")[2] for c in self.classes]
-        return (
-            super()
-            .in_words(name.rpartition("/")[2] if last.count(name.rpartition("/")[2]) == 1 else name)
-            .replace("/", " ")
-        )
+        last = name.rpartition("/")[2]
+        alike = sum(c.rpartition("/")[2] == last for c in self.classes)
+        return super().in_words(last if alike == 1 else name.replace("/", " "))
 
 
 def package_folder(options: DatasetOptions, default: Path, name: str, packages: Sequence[str]) -> Path:

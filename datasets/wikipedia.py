@@ -85,12 +85,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def _folders(folder: Path) -> dict[str, str]:
     """The folder of each class's images: the names in categories.list, in the order of their numbers."""
-    names = [line.strip() for line in read_lines(folder / "categories.list")] if _has_categories(folder) else []
+    path = folder / "categories.list"
+    names = [line.strip() for line in read_lines(path)] if path.is_file() else []
     return dict(zip(CLASSES, names if len(names) == len(CLASSES) else CLASSES, strict=True))
-
-
-def _has_categories(folder: Path) -> bool:
-    return (folder / "categories.list").is_file()
 
 
 def _with_files(root: Path, folders: dict[str, str], part: Part, row: tuple[str, str, str, str]) -> Candidate:

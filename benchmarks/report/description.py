@@ -26,8 +26,11 @@ def markdown(found: Description) -> str:
     parts = [f"{found.name}: {found.items:,} items in {len(found.classes)} classes · digest {found.digest[:16]}"]
     parts += [f"- {note}" for note in found.notes]
     parts += ["", _counts(found), "", *_texts(found), ""]
-    parts += ["mAP of a random ranking, in closed form, and accuracy of a random class, in %:", "", _floors(found)]
-    return "\n".join(parts)
+    parts += ["mAP of a random ranking, in closed form, and accuracy of a random class, in %:", "", _floors(found), ""]
+    parts += [
+        f"- {floor.protocol} {floor.split} cannot be made: {floor.problem}" for floor in found.floors if floor.problem
+    ]
+    return "\n".join(parts).rstrip()
 
 
 def _counts(found: Description) -> str:
@@ -48,16 +51,18 @@ def _texts(found: Description) -> Iterator[str]:
         yield f"It comes as features: images of {found.image} dimensions, texts of {found.text}."
         return
     yield f"Texts: {texts.distinct:,} different ones; {texts.naming:,} hold the name of their class."
-    limit = f"{texts.cut:,} are cut at its context of {texts.context}" if texts.context else "none is cut"
+    cut = f"{texts.cut:,} are" if texts.cut else "none is"
+    limit = f"{cut} cut at its context of {texts.context}" if texts.context else "it cuts none"
     yield f"In tokens of {texts.encoder}: {texts.least} to {texts.most}, median {texts.median:g}; {limit}."
 
 
 def _floors(found: Description) -> str:
-    rows = []
-    for floor in found.floors:
-        numbers = [f"{100 * number:.1f}" for number in (floor.i2t, floor.t2i, floor.accuracy)]
-        ranked = [floor.gallery, floor.queries, floor.searched, *numbers]
-        rows.append([floor.protocol, floor.split, *([floor.problem] if floor.problem else ranked)])
+    rows = [
+        [f.protocol, f.split, f.gallery, f.queries, f.searched]
+        + [f"{100 * number:.1f}" for number in (f.i2t, f.t2i, f.accuracy)]
+        for f in found.floors
+        if not f.problem
+    ]
     headers = ["protocol", "split", "gallery", "queries", "gallery items", "i2t", "t2i", "accuracy"]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 

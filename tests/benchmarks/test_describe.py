@@ -92,7 +92,7 @@ def test_texts_are_counted_in_the_encoders_tokens(colours):
     assert found.texts.naming == 0
     said = markdown(found)
     assert f"{found.texts.cut} are cut at its context of 10" in said
-    assert "none is cut" in markdown(describe(colours, ColourEncoder(), "colours"))
+    assert "it cuts none" in markdown(describe(colours, ColourEncoder(), "colours"))
 
 
 def test_every_class_and_part_is_counted(colours):
@@ -109,7 +109,7 @@ def test_a_split_that_cannot_be_made_says_why(colours):
     found = describe(colours, ColourEncoder(), "colours")
     problems = {f.split: f.problem for f in found.floors if f.protocol == "xshot"}
     assert "at least 6 classes" in problems["manifest/b"]
-    assert "at least 6 classes" in markdown(found)
+    assert "- xshot manifest/b cannot be made: a class-disjoint split needs at least 6 classes" in markdown(found)
     assert floors(found)["kshot", "manifest", "test"] > 0
     assert next(f for f in found.to_dict()["floors"] if f["problem"])["i2t"] is None
 

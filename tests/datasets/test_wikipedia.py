@@ -162,10 +162,12 @@ def test_clip4cmrs_bad_lines_and_labels(tmp_path):
     with (tmp_path / "split/train.txt").open("a") as file:
         file.write("train-0.0\n../../secret:3\nnobody:4\n")
     (tmp_path / "text/train-1.1.json").write_text("no json")
+    (tmp_path / "text/train-2.2.json").write_text('{"text": "a"}')
     with pytest.raises(InputError) as error:
         read(tmp_path)
     said = str(error.value)
-    assert "4 of 53 items are bad" in said
+    assert "5 of 53 items are bad" in said
+    assert "line 3: its text cannot be read (its file holds no JSON string)" in said
     for words in ("line 31: it is not ID:LABEL", "line 32: its text cannot be read ('text/../../secret.json' leads",
                   "line 33: its text cannot be read", "line 2: its text cannot be read"):  # fmt: skip
         assert words in said
