@@ -30,9 +30,9 @@ from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
-from xshot_bench.datasets._fetch import fetch
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.features import FeatureOptions, default_cache
+from xshot_bench.datasets.fetching import fetch
 from xshot_bench.datasets.splitting import to_json
 
 SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "protocol", "shots", "draws", "gallery",

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets._filed import FiledDataset, Pictures, listed_pictures
 from xshot_bench.datasets._folder import folder_of, read_text
 from xshot_bench.datasets.base import DatasetOptions
+from xshot_bench.datasets.fetching import Origin
 from xshot_bench.datasets.splitting import Part
 
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"

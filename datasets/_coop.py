@@ -13,10 +13,10 @@ from PIL import Image
 
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets._filed import FiledDataset, Pictures, listed_pictures
 from xshot_bench.datasets._folder import folder_of, read_text
 from xshot_bench.datasets.base import DatasetOptions
+from xshot_bench.datasets.fetching import Origin
 from xshot_bench.datasets.splitting import Part
 
 COOP = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"

@@ -12,8 +12,8 @@ from PIL import Image
 
 from xshot_bench import InputError
 from xshot_bench.datasets import instance, kshot, xshot
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets.features import FeatureSet
+from xshot_bench.datasets.fetching import Origin
 from xshot_bench.datasets.kshot import Sampling
 from xshot_bench.datasets.splitting import Part, Protocol, Split
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from xshot_bench import InputError
 from xshot_bench.datasets._coop import PARTS, CoOpDataset, Listed
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets._folder import read_lines
+from xshot_bench.datasets.fetching import Origin
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 LISTS = {part: f"images_variant_{part}.txt" for part in PARTS}

@@ -6,8 +6,8 @@ from pathlib import Path
 from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate
 from xshot_bench.datasets._captions import KARPATHY, CaptionDataset
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets._folder import first_of, read_lines
+from xshot_bench.datasets.fetching import Origin
 from xshot_bench.datasets.splitting import Part
 
 TOKENS = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")

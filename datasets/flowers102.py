@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from xshot_bench.datasets._coop import COOP, CoOpDataset
-from xshot_bench.datasets._fetch import Origin
+from xshot_bench.datasets.fetching import Origin
 
 
 class Flowers102(CoOpDataset):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from xshot_bench import InputError
 from xshot_bench.datasets._coop import COOP, CoOpDataset, Listed
-from xshot_bench.datasets._fetch import Origin
 from xshot_bench.datasets._folder import read_lines
+from xshot_bench.datasets.fetching import Origin
 from xshot_bench.datasets.splitting import Part
 
 URL = "https://image-net.org"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from xshot_bench.datasets._coop import COOP, CoOpDataset
-from xshot_bench.datasets._fetch import Origin
+from xshot_bench.datasets.fetching import Origin
 
 CARS = "a copy: https://ai.stanford.edu/~jkrause/cars/car_dataset.html is gone, so torchvision cannot download it"
 

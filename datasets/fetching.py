@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Origin:
 def fetch(name: str, origin: Origin, given: Path) -> Iterator[str]:
     """Complete the folder ``origin.folder`` in ``given`` as far as can be; yields lines that say what there is to do.
 
-    What is there already is left as it is. A download that breaks off goes on where it stopped when asked again.
+    What is there already is left as it is. Of a download that breaks off nothing is kept.
     `InputError` where it fails, with what to get by hand.
     """
     root = given / origin.folder
@@ -71,16 +72,16 @@ def _download(origin: Origin, root: Path) -> None:
     """Let torchvision download into a folder of its own, then put what it laid out where we want it."""
     from torchvision import datasets
 
-    place = root.with_name(f".{root.name}.download")
-    place.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
     before = getattr(tarfile.TarFile, "extraction_filter", None)
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # no member may lead outside the folder
     try:
         getattr(datasets, origin.torchvision)(str(place), download=True)
+        root.mkdir(exist_ok=True)
+        for path in (place / origin.laid_out).iterdir():
+            if path.suffix not in ARCHIVES and not (root / path.name).exists():
+                shutil.move(path, root / path.name)
     finally:
         tarfile.TarFile.extraction_filter = before
-    root.mkdir(parents=True, exist_ok=True)
-    for path in (place / origin.laid_out).iterdir():
-        if path.suffix not in ARCHIVES and not (root / path.name).exists():
-            shutil.move(path, root / path.name)
-    shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # torchvision would take what is half there for whole
