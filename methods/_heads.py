@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from xshot_bench.methods._training import Samples, State, samples_of, side_by_side
-from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PosteriorMethod, Scoring, Task
+from xshot_bench.methods.base import (
+    MODALITIES,
+    Declined,
+    EmbeddingMethod,
+    Method,
+    Modality,
+    PosteriorMethod,
+    Scoring,
+    Task,
+)
 
 
 class _TrainedMethod(Method):
@@ -124,6 +133,8 @@ class AdapterMethod(_TrainedMethod, EmbeddingMethod, PosteriorMethod):
         networks = []
         for task in tasks:
             labelled = task.labelled
+            if not len(labelled):
+                raise Declined("needs labelled items to learn from; there are none")
             classes, row = labelled.label.unique(return_inverse=True)
             weight = len(row) / len(classes) / torch.bincount(row)[row].to(labelled.image)
             given = (samples_of(task, group, labelled, classes) for group in self.groups)

@@ -119,7 +119,7 @@ def test_switches_settings_and_ablations(bench):
         (("--methods", "clip", "--draws", "1000"), "support draws"),
         (("--methods", "clip", "--set", "clip"), "METHOD.PARAMETER=VALUE"),
         (("--methods", "clip", "--sweep", "prototype.shot_weight"), "METHOD.PARAMETER=VALUE,VALUE"),
-        (("--methods", "clip", "--ablate", "clip"), "declares no switches"),
+        (("--methods", "clip", "--ablate", "random"), "declares no switches"),
         (("--methods", "prototype{shot_weight=1"), "NAME{PARAMETER=VALUE}"),
         (("--methods", "clip", "--correction", "none"), "'none' is not one of"),
         (("--methods", "clip", "--set", "prototype.weight=1"), "not among the methods"),

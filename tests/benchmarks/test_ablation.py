@@ -98,7 +98,7 @@ def test_braces_that_cannot_be_read(registry, text, message):
 
 def test_a_method_without_switches_cannot_be_ablated(registry):
     with pytest.raises(InputError, match="declares no switches"):
-        ablation(registry, "clip", {})
+        ablation(registry, "random", {})
 
 
 def test_the_program_runs_and_shows_them_once(bench, tmp_path):
