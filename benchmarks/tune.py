@@ -41,10 +41,11 @@ def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) 
     registry = Registry()
     found: dict[str, dict[int, np.ndarray]] = {}
     columns = [int(x) for x in shots.split(",")]
-    games = {x: list(rehearsals(x, draws)) for x in columns}
+    variants = {text: candidate(registry, text) for text in candidates}
+    tokens = any("tokens" in variant.build(registry).needs for variant in variants.values())
+    games = {x: list(rehearsals(x, draws, tokens)) for x in columns}
     click.echo(ROW.format("candidate: mAP (difference, standard error)", *(f"X={x}" for x in columns), "s/fit"))
-    for text in candidates:
-        variant = candidate(registry, text)
+    for text, variant in variants.items():
         started = time.process_time()
         scores = {x: [play(variant, registry, *game) for game in games[x]] for x in columns}
         seconds = (time.process_time() - started) / sum(map(len, games.values()))
@@ -55,16 +56,18 @@ def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) 
             click.echo(ROW.format(f"{text} [{rule}]", *cells, f"{seconds:.1f}"))
 
 
-def rehearsals(shots: int, draws: int) -> Iterator[tuple[Task, Pairs]]:
+def rehearsals(shots: int, draws: int, tokens: bool = False) -> Iterator[tuple[Task, Pairs]]:
     """A task and the held-out pairs of its target classes, for each draw and fold of the source classes."""
     from xshot_bench.datasets.base import DatasetOptions
     from xshot_bench.datasets.encode import load_features
     from xshot_bench.datasets.encoders.lite0_minilm import Lite0MiniLM
-    from xshot_bench.datasets.feature_cache import default_cache
+    from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
     from xshot_bench.datasets.openmoji import OpenMoji
 
     dataset = OpenMoji.open(DatasetOptions())
-    features = load_features(dataset, Lite0MiniLM.open(""), default_cache())
+    encoder = Lite0MiniLM.open("")
+    options = FeatureOptions(tokens=encoder.grid if tokens else 0)
+    features = load_features(dataset, encoder, default_cache(), options)
     for draw in range(draws):
         task = make_episode(features, dataset.split(), Setting(shots, draw)).task
         for fold in range(FOLDS):
@@ -95,7 +98,7 @@ def play(variant: Variant, registry: Registry, task: Task, held_out: Pairs) -> d
 
 def mean_ap(method: Method, task: Task, items: Pairs) -> float:
     """mAP@all of ``items`` against each other, the mean of both directions."""
-    seen, label = Unlabelled(items.image, items.text), items.label.numpy()
+    seen, label = Unlabelled(items.image, items.text, items.tokens), items.label.numpy()
     blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
     return float(np.mean([average_precision(scores, label, label).mean() for scores in blocks]))
 

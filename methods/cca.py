@@ -20,9 +20,9 @@ class Cca(LinearMethod):
     power: p; the paper has 0. Columns weighted by their correlation count less where that is small.
     """
 
-    dimensions: int = 64
-    regularisation: float = 0.1
-    power: float = 1.0
+    dimensions: int = 128
+    regularisation: float = 3.0
+    power: float = 2.0
     ablations: ClassVar = {"unweighted": {"power": 0.0}}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,8 @@ class Cca3(LinearMethod):
     classes at X = 0) have no coordinate in the third view.
     """
 
-    dimensions: int = 64
-    regularisation: float = 0.1
+    dimensions: int = 128
+    regularisation: float = 1.0
     power: float = 4.0
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -32,5 +32,5 @@ class Cca3(LinearMethod):
         np.fill_diagonal(covariance, blocks.diagonal())
         kept = min(self.dimensions, width)
         values, vectors = eigh(covariance, blocks, subset_by_index=(width - kept, width - 1))
-        maps = vectors * np.maximum(values, 0) ** self.power
+        maps = (vectors * np.maximum(values, 0) ** self.power)[:, ::-1]
         return maps[: image.shape[1]], maps[image.shape[1] :][: text.shape[1]]

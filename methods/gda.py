@@ -25,7 +25,7 @@ class Gda(PosteriorMethod):
     with_text: whether the class texts take part.
     """
 
-    alpha: float = 1.0
+    alpha: float = 0.1
     with_text: bool = True
     needs: ClassVar = frozenset()
     ablations: ClassVar = {"notext": {"with_text": False}, "nogda": {"alpha": 0.0}}

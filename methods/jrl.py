@@ -24,9 +24,9 @@ class Jrl(LinearMethod):
     agreement: λ. smoothness: σ. sparsity: γ. The paper has λ = 1, σ = γ = 1000 and 100 neighbours.
     """
 
-    agreement: float = 1.0
-    smoothness: float = 1.0
-    sparsity: float = 100.0
+    agreement: float = 10.0
+    smoothness: float = 3.0
+    sparsity: float = 30.0
     neighbours: int = 100
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

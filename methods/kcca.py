@@ -30,9 +30,9 @@ class Kcca(EmbeddingMethod):
     """
 
     kernel: Literal["rbf", "chi2", "cosine"] = "rbf"
-    kappa: float = 1.0
+    kappa: float = 0.3
     dimensions: int = 64
-    power: float = 1.0
+    power: float = 2.0
     needs: ClassVar = frozenset()
 
     def fit(self, task: Task) -> None:
@@ -80,7 +80,7 @@ def _solve(image: np.ndarray, text: np.ndarray, kappa: float, kept: int, power: 
     size, identity = len(image), np.eye(len(image))
     factors = [cho_factor(gram + kappa * identity) for gram in (image, text)]
     product = cho_solve(factors[0], image) @ cho_solve(factors[1], text)
-    squared, left = eigh(product @ product.T, subset_by_index=(size - kept, size - 1))
+    squared, left = (found[..., ::-1] for found in eigh(product @ product.T, subset_by_index=(size - kept, size - 1)))
     values = np.sqrt(np.maximum(squared, 0))
     right = product.T @ left / np.maximum(values, 1e-12)
     weight = values**power

@@ -14,7 +14,7 @@ class Pls(LinearMethod):
     ``dimensions`` columns are kept, scaled by Sᵖ: p = ``power``, 0 in the papers.
     """
 
-    dimensions: int = 64
+    dimensions: int = 128
     power: float = 0.0
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

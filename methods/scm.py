@@ -20,9 +20,9 @@ class Scm(PosteriorMethod):
     dimensions, regularisation: of the CCA (see ``cca``). strength: scikit-learn's C.
     """
 
-    dimensions: int = 64
-    regularisation: float = 0.1
-    strength: float = 1.0
+    dimensions: int = 128
+    regularisation: float = 30.0
+    strength: float = 0.1
     needs: ClassVar = frozenset()
 
     def fit(self, task: Task) -> None:

@@ -25,8 +25,8 @@ class TipAdapter(PosteriorMethod):
     cache_of: the modality of the cached items, seen from the item that is classified: its ``own``, or ``both``.
     """
 
-    alpha: float = 1.0
-    beta: float = 5.5
+    alpha: float = 10.0
+    beta: float = 3.0
     cache_of: Literal["own", "both"] = "own"
     ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
 
