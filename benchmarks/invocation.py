@@ -139,7 +139,8 @@ def sync_store(results: Path, uri: str | None) -> str:
         records = store.records()
         tracker = sync(store, uri or default_uri(results), records)
     if tracker.error:
-        raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error}")
+        local = " If the database is damaged, delete it and sync again." if tracker.uri.startswith("sqlite:") else ""
+        raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error}.{local} No result is lost.")
     return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"
 
 

@@ -109,6 +109,7 @@ def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
+    parse_variant(registry, suite.baseline, {})  # it may be left out of the run, but must be one
     return variants
 
 

@@ -83,13 +83,13 @@ class Store:
         return record
 
     def add_split(self, digest: str, content: str) -> None:
-        """Keep a copy of a split that was used."""
+        """Keep a copy of a split that was used; one that was damaged since is written again."""
         path = self.folder / "splits" / f"{digest}.json"
-        if not path.exists():
-            try:
+        try:
+            if not path.exists() or path.read_bytes() != content.encode():
                 write_atomically(path, content.encode())
-            except OSError as error:
-                raise self._unwritable(error) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def record(self, digest: str) -> Record | None:
         """The record of a cell, None where there is none. A damaged one is reported, set aside and counts as none."""

@@ -44,10 +44,10 @@ class _Run:
 
 
 class Tracker:
-    """One invocation's run in MLflow and its children. ``uri`` "none" tracks nothing."""
+    """One invocation's run in MLflow and its children. ``uri`` "none" tracks nothing. warn: say at once what fails."""
 
-    def __init__(self, store: Store, uri: str) -> None:
-        self.store, self.uri = store, uri
+    def __init__(self, store: Store, uri: str, warn: bool = True) -> None:
+        self.store, self.uri, self._warn = store, uri, warn
         self.error = ""
         self.logged = 0
         self._invocations = Invocations(store)
@@ -91,12 +91,9 @@ class Tracker:
                 action()
             except Exception as error:  # whatever the server or the database does, the benchmark goes on
                 self.error = str(error).strip().partition("\n")[0] or type(error).__name__
-                logger.warning(
-                    "MLflow at %s cannot be used (%s). Results are kept in %s; `run_bench.py sync` logs them later.",
-                    self.uri,
-                    self.error,
-                    self.store.folder,
-                )
+                if self._warn:
+                    kept = "Results are kept in %s; `run_bench.py sync` logs them later."
+                    logger.warning(f"MLflow at %s cannot be used (%s). {kept}", self.uri, self.error, self.store.folder)
 
         self._thread.submit(guarded)
 
@@ -114,7 +111,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # its errors are told by us
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
@@ -236,7 +233,7 @@ class Tracker:
 
 def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
     """Bring MLflow to what the store says: every invocation and record once, and nothing else."""
-    tracker = Tracker(store, uri)
+    tracker = Tracker(store, uri, warn=False)
     left = {record.cell.digest: record for record in records}
     tracker.forget_all_but(left.values())
     for invoked in Invocations(store).all():

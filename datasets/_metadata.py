@@ -35,7 +35,10 @@ def read_metadata(root: Path) -> list[Candidate]:
     An item's id is its file name; ``text_file`` names a file with the text in it. `InputError` where the file cannot
     be read as what it is.
     """
-    present = [root / name for name in NAMES if (root / name).is_file()]
+    try:
+        present = [root / name for name in NAMES if (root / name).is_file()]
+    except OSError as error:
+        raise InputError(f"{root} cannot be read ({error.strerror}). Change its permissions.") from None
     if len(present) != 1:
         have = "both" if present else "neither"
         raise InputError(f"{root} has {have} of metadata.csv and metadata.jsonl. Exactly one is expected.")

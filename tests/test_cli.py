@@ -123,6 +123,7 @@ def test_switches_settings_and_ablations(bench):
         (("--methods", "prototype{shot_weight=1"), "NAME{PARAMETER=VALUE}"),
         (("--methods", "clip", "--correction", "none"), "'none' is not one of"),
         (("--methods", "clip", "--set", "prototype.weight=1"), "not among the methods"),
+        (("--methods", "clip", "--baseline", "clp"), "no method named 'clp'. Did you mean 'clip'?"),
         (("--methods", "clip", "--device", "quantum"), "--device 'quantum' cannot be used"),
         (("--methods", "clip", "--suite", "nowhere"), "no suite 'nowhere'"),
         (("--methods", "clip", "--plugin", "nowhere.py"), "no such file"),

@@ -94,6 +94,15 @@ def test_a_damaged_record_is_noticed_set_aside_and_counts_as_new(store, caplog, 
         assert store.record(record.cell.digest) is not None
 
 
+def test_the_copy_of_a_split_is_kept_and_mended(store):
+    copy = store.folder / "splits" / "abc.json"
+    for damage in ("", "{", None):
+        with store.writing():
+            store.add_split("abc", "the split")
+        assert copy.read_text() == "the split"
+        copy.unlink() if damage is None else copy.write_text(damage)
+
+
 def test_two_runs_cannot_write_to_one_folder(store):
     with store.writing(), pytest.raises(InputError, match="another run is writing"), Store(store.folder).writing():
         pass

@@ -70,6 +70,19 @@ def test_with_mlflow_down_results_are_kept_and_sync_logs_them_once(bench, uri, t
     assert down.code == 2 and "cannot be used" in down.err
 
 
+def test_a_damaged_database_is_said_once_with_the_remedy(bench, tmp_path, caplog):
+    database = tmp_path / "results" / "mlflow.db"
+    uri, results = f"sqlite:///{database}", ("--results", str(tmp_path / "results"))
+    bench(*ASK)
+    database.write_text("no database")
+    called = bench(*ASK, "--mlflow-uri", uri)
+    assert called.code == 0 and "| clip" in called.out
+    assert caplog.text.count("cannot be used") == 1
+    called = bench("sync", *results, "--mlflow-uri", uri, data=False)
+    assert called.code == 2 and "delete it and sync again" in called.err and len(called.err.splitlines()) == 1
+    assert caplog.text.count("cannot be used") == 1
+
+
 def test_children_of_a_killed_run_are_cleared_and_logged_again(bench, uri, tmp_path):
     bench(*ASK, "--mlflow-uri", uri)
     client = MlflowClient(tracking_uri=uri)
