@@ -56,8 +56,9 @@ def bench(colour_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     """Calls the program in this process, on the colour dataset, with results and cache in the test's own folder."""
     from xshot_bench.run_bench import call
 
-    def run(*arguments: str, data: bool = True) -> Called:
-        given = ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--jobs", "1"]
+    def run(*arguments: str, data: bool = True, command: str = "") -> Called:
+        given = [command] if command else ["--jobs", "1"]
+        given += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache")]
         if data:
             given += ["--datasets", "manifest", "--root", str(colour_folder), "--encoder", "colours"]
             given += ["--plugin", str(COLOURS)]
