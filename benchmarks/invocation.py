@@ -108,12 +108,16 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     invoked = invocations.begin(plan.suite, tuple(cell.digest for cell in plan.cells))
     tracker.start(invoked)
     records = dict(plan.records)
+    todo = {cell.digest for job in plan.jobs for cell in job.cells}
+    for digest, record in plan.records.items():
+        if digest not in todo:
+            tracker.mirror(record)  # a killed run may not have come to it
     try:
         with progress:
             encode_missing(plan, call.inputs, progress.stage)
             left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
             quick = left is not None and left < QUICK
-            progress.start_cells(sum(len(job.cells) for job in plan.jobs))
+            progress.start_cells(len(todo))
             for result in execute(plan.jobs, 1 if quick else call.workers):
                 record = call.store.add(result)
                 records[record.cell.digest] = record
@@ -122,6 +126,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
         comparison = compare(plan, records, call.store)
         invoked = invocations.end(invoked, table_files(comparison), "finished")
     except BaseException:
+        tracker.stop()
         invoked = invocations.end(invoked, {}, "interrupted")
         raise
     finally:

@@ -58,6 +58,7 @@ class Tracker:
         self._parents: dict[str, _Run] = {}  # by invocation
         self._owner: dict[str, str] = {}  # cell digest -> the first invocation that it belongs to
         self._current = ""
+        self._stopped = False
 
     def start(self, invoked: Invoked) -> None:
         """Open the invocation's run."""
@@ -65,7 +66,11 @@ class Tracker:
 
     def mirror(self, record: Record) -> None:
         """Log a record as a child run, unless MLflow has that very record already."""
-        self._do(lambda: self._log_cell(record))
+        self._do(lambda: None if self._stopped else self._log_cell(record))
+
+    def stop(self) -> None:
+        """Log no more records, nor those that wait: an interrupted run ends at once, and the next one logs them."""
+        self._stopped = True
 
     def end(self, invoked: Invoked) -> None:
         """Bring the invocation's run to what its folder says, if it is not."""

@@ -1,9 +1,12 @@
 """MLflow says what the store says, and may be down."""
 
+import threading
+
 import pytest
 from mlflow import MlflowClient
 
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.benchmarks.tracking import Tracker
 
 ASK = ("--methods", "clip,prototype", "--shots", "1", "--draws", "2")
 
@@ -54,6 +57,25 @@ def test_a_repeated_run_logs_no_cell_twice_and_a_forced_one_replaces_it(bench, u
     bench(*ASK, "--mlflow-uri", uri, "--force")
     forced = {run.info.run_id for run in runs(uri, "cell")}
     assert len(forced) == 4 and not forced & before
+
+
+def test_records_that_mlflow_does_not_have_are_logged_by_the_next_run(bench, uri):
+    bench(*ASK, "--mlflow-uri", "none")
+    bench(*ASK, "--mlflow-uri", uri)
+    assert len(runs(uri, "cell")) == 4
+
+
+def test_an_interrupted_run_does_not_wait_for_mlflow(bench, uri, tmp_path):
+    bench(*ASK)
+    store = Store(tmp_path / "results")
+    tracker, busy = Tracker(store, uri), threading.Event()
+    tracker._do(lambda: busy.wait(60) and None)
+    for record in store.records():
+        tracker.mirror(record)
+    tracker.stop()
+    busy.set()
+    tracker.finish()
+    assert tracker.logged == 0 and not tracker.error
 
 
 def test_with_mlflow_down_results_are_kept_and_sync_logs_them_once(bench, uri, tmp_path, caplog):
