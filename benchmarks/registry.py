@@ -85,7 +85,7 @@ class Registry:
         if key not in self._classes:
             try:
                 self._classes[key] = _load(entry)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise InputError(
                     f"the {kind} {entry.name!r} ({entry.origin}) cannot be imported: {_describe(error)}"
                 ) from error
@@ -112,7 +112,7 @@ class Registry:
             try:
                 cls = _one_class(_import_file(path))
                 yield Entry(_kind_of(cls), name, origin, origin, _first_line(cls.__doc__))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield Entry(_kind_in_source(path) or "method", name, origin, origin, error=_describe(error))
 
 
@@ -141,7 +141,7 @@ def _installed_entries() -> Iterator[Entry]:
             try:
                 cls = _load(found)
                 yield Entry(kind, found.name, found.module, found.origin, _first_line(cls.__doc__))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield Entry(kind, found.name, found.module, found.origin, error=_describe(error))
 
 

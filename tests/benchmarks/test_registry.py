@@ -87,6 +87,7 @@ def test_a_broken_plugin_shows_its_true_error_and_breaks_nothing_else(plugin):
     [
         ("import no_such_module_at_all\n" + GOOD, "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("def f(:\n", "SyntaxError"),
+        ("raise SystemExit('bye')\n", "SystemExit: bye"),
         ("x = 1\n", "one public class .* was expected, found none"),
         (GOOD + GOOD.replace("Shifted", "Other"), "found Shifted, Other"),
     ],
