@@ -96,28 +96,20 @@ def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
 @drawing()
 def cost_quality(comparison: Comparison, dataset: str, shots: Shots, looks: Looks) -> Figure:
     """Seconds of computing a cell (median) against mean mAP with its interval."""
-    figure, axes = _figure(3.0)
-    ends = []
+    figure, axes = _figure(3.2)
     for row in _rows(comparison, dataset, shots):
         if row.mean and row.seconds > 0:
             look, mean = looks[row.method], 100 * row.mean.mean
             error = None if math.isnan(row.mean.high) else [[50 * (row.mean.high - row.mean.low)]] * 2
-            style = {"ms": 7} if look.bold else {"ms": 4, "alpha": 0.4}
+            style = {"ms": 7, "label": row.method} if look.bold else {"ms": 4, "alpha": 0.4}
             axes.errorbar(row.seconds, mean, error, fmt=look.marker, color=look.colour, elinewidth=1.2, **style)
-            if look.bold:
-                ends.append((row.seconds, mean, row.method))
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds a cell (fit and score, median)")
     axes.set_ylabel("mean mAP, %")
     axes.xaxis.set_major_formatter("{x:g}")
-    for seconds, mean, method in ends:
-        right = seconds < math.sqrt(math.prod(axes.get_xlim()))
-        axes.annotate(
-            shortened(method), (seconds, mean), (8 if right else -8, 3), textcoords="offset points",
-            ha="left" if right else "right", color=looks[method].colour,
-        )  # fmt: skip
+    _legend(figure)
     return figure
 
 

@@ -49,6 +49,7 @@
     }
     const panel = byId(tab.getAttribute("aria-controls"));
     if (byId("by-shots")) byId("by-shots").hidden = !("byShots" in panel.dataset);
+    if (byId("by-rows")) byId("by-rows").hidden = panel.id !== "leaderboard";
     if (focus) tab.focus();
     tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
