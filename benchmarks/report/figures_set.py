@@ -64,11 +64,10 @@ def figure_set(findings: Findings) -> Iterator[Shown]:
             yield Shown(
                 f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says + more, draw, **where
             )
-        says = (
-            f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
-        )
-        draw = partial(figures.class_dots, spot, looks)
-        yield Shown("classes", "classes", "mAP of each class", says + more, draw, **where)
+        if 2 * len(set(spot.classes)) <= len(spot.queries):  # else a class is hardly more than an item
+            says = f"By the mean of all methods; of more than {figures.MOST_CLASSES} classes those that differ most."
+            draw = partial(figures.class_dots, spot, looks)
+            yield Shown("classes", "classes", "mAP of each class", says + more, draw, **where)
         others = [method for method in spot.ap if method != comparison.baseline]
         if others and comparison.baseline in spot.ap:
             best = max(others, key=lambda method: float(np.nanmean(spot.ap[method])))
