@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,13 +35,13 @@ def shots_curves(comparison: Comparison, dataset: str, looks: Looks) -> Figure:
         place = [shots.index(row.shots) for row in own]
         mean, low, high = np.array([(r.mean.mean, r.mean.low, r.mean.high) for r in own if r.mean]).T * 100
         look = looks[method]
-        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash}
-        if len(shots) > 1:
-            axes.fill_between(place, low, high, color=look.colour, alpha=0.13, lw=0)
-            axes.plot(place, mean, **line)
+        if len(shots) == 1:
+            axes.errorbar(place, mean, [mean - low, high - mean], **look.line())
         else:
-            axes.errorbar(place, mean, [mean - low, high - mean], **line)
-        ends.append((float(mean[-1]), method))
+            axes.plot(place, mean, **look.line())
+        if look.bold:
+            axes.fill_between(place, low, high, color=look.colour, alpha=0.13, lw=0)
+            ends.append((float(mean[-1]), method))
     _floor(axes, comparison, dataset)
     axes.set_xticks(range(len(shots)), [str(x) for x in shots])
     axes.set_xlim(-0.15, len(shots) - 0.85)
@@ -62,9 +62,10 @@ def class_dots(spot: Spot, looks: Looks) -> Figure:
     figure, axes = _figure(0.9 + 0.19 * len(table))
     y = np.arange(len(table))
     axes.hlines(y, table.min(axis=1), table.max(axis=1), color=RULE, lw=3)
-    for method in table:
-        look = looks[str(method)]
-        axes.plot(table[method], y, ls="", marker=look.marker, color=look.colour, label=str(method), alpha=0.9)
+    for method in map(str, table):
+        look = looks[method]
+        style = {"ms": 5, "alpha": 0.9, "label": method} if look.bold else {"ms": 2.5, "alpha": 0.4}
+        axes.plot(table[method], y, ls="", marker=look.marker, color=look.colour, **style)
     axes.set_yticks(y, [shortened(str(name), 28) for name in table.index])
     axes.set_ylim(-0.7, len(table) - 0.3)
     axes.set_xlim(left=-1)
@@ -79,9 +80,9 @@ def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
     """Precision at eleven levels of recall: the highest at that recall or later, meaned over queries."""
     figure, axes = _figure(3.2)
     for method, precision in spot.precision.items():
-        look = looks[method]
-        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 4}
-        axes.plot(10 * np.arange(11), 100 * precision[DIRECTIONS.index(direction)], label=method, **line)
+        label = method if looks[method].bold else None
+        values = 100 * precision[DIRECTIONS.index(direction)]
+        axes.plot(10 * np.arange(11), values, label=label, **looks[method].line(4))
     axes.set_xlabel("recall, %")
     axes.set_ylabel("precision, %")
     axes.set_xlim(-1, 101)
@@ -95,26 +96,20 @@ def precision_recall(spot: Spot, direction: Direction, looks: Looks) -> Figure:
 @drawing()
 def cost_quality(comparison: Comparison, dataset: str, shots: Shots, looks: Looks) -> Figure:
     """Seconds of computing a cell (median) against mean mAP with its interval."""
-    figure, axes = _figure(3.0)
-    ends = []
+    figure, axes = _figure(3.2)
     for row in _rows(comparison, dataset, shots):
         if row.mean and row.seconds > 0:
             look, mean = looks[row.method], 100 * row.mean.mean
             error = None if math.isnan(row.mean.high) else [[50 * (row.mean.high - row.mean.low)]] * 2
-            axes.errorbar(row.seconds, mean, error, fmt=look.marker, color=look.colour, ms=7, elinewidth=1.2)
-            ends.append((row.seconds, mean, row.method))
+            style = {"ms": 7, "label": row.method} if look.bold else {"ms": 4, "alpha": 0.4}
+            axes.errorbar(row.seconds, mean, error, fmt=look.marker, color=look.colour, elinewidth=1.2, **style)
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds a cell (fit and score, median)")
     axes.set_ylabel("mean mAP, %")
     axes.xaxis.set_major_formatter("{x:g}")
-    for seconds, mean, method in ends:
-        right = seconds < math.sqrt(math.prod(axes.get_xlim()))
-        axes.annotate(
-            shortened(method), (seconds, mean), (8 if right else -8, 3), textcoords="offset points",
-            ha="left" if right else "right", color=looks[method].colour,
-        )  # fmt: skip
+    _legend(figure)
     return figure
 
 
@@ -199,9 +194,13 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, str]], looks: Looks) -> N
     """The methods' names at the right ends of their lines, moved apart where they would meet."""
     low, high = axes.get_ylim()
     least = 0.055 * (high - low)
-    place = -math.inf
-    for value, method in sorted(ends):
-        place = max(value, place + least)
+    ends = sorted(ends)
+    places: list[float] = []
+    for value, _ in ends:
+        places.append(max(value, places[-1] + least if places else low))
+    for i in reversed(range(len(places))):  # and down again where they were moved beyond the top
+        places[i] = min(places[i], places[i + 1] - least if i + 1 < len(places) else high)
+    for place, (_, method) in zip(places, ends, strict=True):
         axes.annotate(
             shortened(method), (1, place), (8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             va="center", color=looks[method].colour, annotation_clip=False,

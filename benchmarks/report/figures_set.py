@@ -43,15 +43,17 @@ class Shown:
 def figure_set(findings: Findings) -> Iterator[Shown]:
     """All figures of a comparison, undrawn."""
     comparison, looks = findings.comparison, findings.looks
+    grey = sum(not look.bold for look in looks.values())
+    more = f" In grey: the {grey} others." if grey else ""
     for dataset in comparison.datasets:
         draw = partial(figures.shots_curves, comparison, dataset, looks)
         says = "Bands: 95 % intervals over draws and queries. Dotted: the expected mAP of a random ranking."
-        yield Shown("shots", "curves", "mAP by shots", says, draw, dataset)
+        yield Shown("shots", "curves", "mAP by shots", says + more, draw, dataset)
     for spot in findings.spots:
         where = {"dataset": spot.dataset, "shots": str(spot.shots)}
         draw = partial(figures.cost_quality, comparison, spot.dataset, spot.shots, looks)
         says = "Up and left is better. Bars: 95 % intervals. Seconds were measured where each cell ran."
-        yield Shown("cost", "curves", "Cost and quality", says, draw, **where)
+        yield Shown("cost", "curves", "Cost and quality", says + more, draw, **where)
         says = (
             "Precision at recall 0, 10, …, 100 %: of each query the highest at that recall or a later one (11-point "
             "interpolation, as trec_eval's), then the mean over queries and draws."
@@ -60,13 +62,12 @@ def figure_set(findings: Findings) -> Iterator[Shown]:
             arrow = {"i2t": "image → text", "t2i": "text → image"}[direction]
             draw = partial(figures.precision_recall, spot, direction, looks)
             yield Shown(
-                f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says, draw, **where
+                f"precision-recall-{direction}", "curves", f"Precision and recall, {arrow}", says + more, draw, **where
             )
-        says = (
-            f"Classes by the mean of all methods; of more than {figures.MOST_CLASSES} those where methods differ most."
-        )
-        draw = partial(figures.class_dots, spot, looks)
-        yield Shown("classes", "classes", "mAP of each class", says, draw, **where)
+        if 2 * len(set(spot.classes)) <= len(spot.queries):  # else a class is hardly more than an item
+            says = f"By the mean of all methods; of more than {figures.MOST_CLASSES} classes those that differ most."
+            draw = partial(figures.class_dots, spot, looks)
+            yield Shown("classes", "classes", "mAP of each class", says + more, draw, **where)
         others = [method for method in spot.ap if method != comparison.baseline]
         if others and comparison.baseline in spot.ap:
             best = max(others, key=lambda method: float(np.nanmean(spot.ap[method])))

@@ -20,7 +20,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--card"} | 
     hue: f"--hue-{i}" for i, hue in enumerate(HUES)
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
+DASHED = (0, (5, 1.5))
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -52,22 +52,41 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn, everywhere alike."""
+    """How a method is drawn, everywhere alike. ``bold`` ones are named; the others are a grey ground to them."""
 
     colour: str
     marker: str
-    dash: Any
-    number: int
+    dash: Any = "-"
+    bold: bool = True
+
+    @property
+    def variable(self) -> str:
+        """The page's variable for the colour."""
+        return VARIABLES[self.colour]
+
+    def line(self, size: float = 5) -> dict[str, Any]:
+        """How matplotlib is to draw a line of the method."""
+        if not self.bold:
+            return {"color": self.colour, "lw": 0.8, "alpha": 0.4, "zorder": 1}
+        return {"color": self.colour, "marker": self.marker, "ls": self.dash, "ms": size}
 
 
-def looks(methods: Sequence[str], baseline: str) -> dict[str, Look]:
-    """Method -> its look, by its place in the table; the baseline is ink, and dashed."""
-    others = [method for method in methods if method != baseline]
-    found = {
-        method: Look(HUES[i % len(HUES)], MARKERS[i % len(MARKERS)], DASHES[i // len(HUES) % len(DASHES)], i)
-        for i, method in enumerate(others)
-    }
-    return {baseline: Look(INK, "o", DASHES[1], -1)} | found
+def looks(methods: Sequence[str], baseline: str, best: Sequence[str]) -> dict[str, Look]:
+    """Method -> its look: the baseline is ink and dashed, and the first of the ``best`` have a colour each.
+
+    Methods get their colours in the order of the table, so that a figure does not change with the ranking.
+    """
+    coloured = [method for method in best if method != baseline][: len(HUES)]
+    own = zip(HUES, MARKERS[1:], strict=False)
+    found: dict[str, Look] = {}
+    for i, method in enumerate(methods):
+        if method == baseline:
+            found[method] = Look(INK, "o", DASHED)
+        elif method in coloured:
+            found[method] = Look(*next(own))
+        else:
+            found[method] = Look(MUTED, MARKERS[i % len(MARKERS)], bold=False)
+    return found
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from xshot_bench.benchmarks.report.spots import Findings
 
 SHAPES = {marker: i for i, marker in enumerate(MARKERS)}  # the page draws the same shapes
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_POINTS = 40_000  # AP values for the scatter; of more, evenly spaced queries are shown
+MOST_POINTS = 60_000  # AP values for the scatter; of more, evenly spaced queries are shown
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def _data(findings: Findings, items: Items) -> dict[str, Any]:
     step = -(-queries // MOST_POINTS) or 1
     spots = list(_spots(findings, items, step))
     return {
-        "looks": {name: {"hue": look.number, "shape": SHAPES[look.marker]} for name, look in findings.looks.items()},
+        "looks": {
+            name: {"colour": look.variable, "shape": SHAPES[look.marker]} for name, look in findings.looks.items()
+        },
         "baseline": findings.comparison.baseline,
         "step": step,
         "spots": spots,

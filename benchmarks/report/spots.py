@@ -56,8 +56,15 @@ class Findings:
 
     @cached_property
     def looks(self) -> dict[str, Look]:
-        """Method -> how it is drawn."""
-        return looks([variant.name for variant in self.plan.variants], self.comparison.baseline)
+        """Method -> how it is drawn; the best are those that lie highest above the mean of their dataset and X."""
+        found: dict[str, list[float]] = {variant.name: [] for variant in self.plan.variants}
+        for spot in self.spots:
+            mean = {method: float(np.nanmean(ap)) for method, ap in spot.ap.items()}
+            for method, own in mean.items():
+                found[method].append(own - float(np.mean(list(mean.values()))))
+        side = {variant.name for variant in self.plan.variants if variant.group != "methods"}
+        best = sorted(found, key=lambda name: (name in side, -np.mean(found[name] or [-1])))
+        return looks(list(found), self.comparison.baseline, best)
 
     @cached_property
     def baselines(self) -> dict[str, str]:

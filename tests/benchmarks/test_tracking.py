@@ -1,10 +1,17 @@
 """MLflow says what the store says, and may be down."""
 
+import shutil
 import threading
+from itertools import islice
 
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from xshot_bench.benchmarks import publish
+from xshot_bench.benchmarks.report.figures_set import figure_files
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.tracking import Tracker
 
@@ -44,6 +51,11 @@ def test_every_cell_is_a_child_run_with_its_numbers(bench, uri, tmp_path):
         assert run.data.params["seed"] == str(record.cell.draw)
         for tag, value in {"method": record.cell.method, "shots": "1", "split_digest": record.cell.split}.items():
             assert run.data.tags[tag] == value
+        assert {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs} == {
+            ("manifest", record.cell.split[:36]), ("manifest by colours", record.cell.features[:36])
+        }  # fmt: skip
+        curve = client.get_metric_history(run.info.run_id, "t2i/precision")
+        assert [point.value for point in sorted(curve, key=lambda p: p.step)] == record.precision["t2i"]
         (artifact,) = client.list_artifacts(run.info.run_id, "average_precision")
         assert artifact.path.endswith(".parquet")
 
@@ -53,10 +65,13 @@ def test_a_repeated_run_logs_no_cell_twice_and_a_forced_one_replaces_it(bench, u
     before = {run.info.run_id for run in runs(uri, "cell")}
     bench(*ASK, "--mlflow-uri", uri)
     assert {run.info.run_id for run in runs(uri, "cell")} == before
-    assert len(runs(uri, "invocation")) == 1  # the same suite asked again is the same invocation
+    (parent,) = runs(uri, "invocation")  # the same suite asked again is the same invocation
     bench(*ASK, "--mlflow-uri", uri, "--force")
     forced = {run.info.run_id for run in runs(uri, "cell")}
     assert len(forced) == 4 and not forced & before
+    (again,) = runs(uri, "invocation")  # the numbers are the same, the seconds are not
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs(uri, "cell")} == {again.info.run_id}
+    assert again.info.start_time == parent.info.start_time
 
 
 def test_records_that_mlflow_does_not_have_are_logged_by_the_next_run(bench, uri):
@@ -113,6 +128,103 @@ def test_children_of_a_killed_run_are_cleared_and_logged_again(bench, uri, tmp_p
     bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False)
     children = runs(uri, "cell")
     assert len(children) == 4 and victim.info.run_id not in {run.info.run_id for run in children}
+
+
+def everything(uri: str) -> list[dict]:
+    """All that MLflow says, but for the names that it gives to runs and the times of its own."""
+    client = MlflowClient(tracking_uri=uri)
+    found = runs(uri, "invocation") + runs(uri, "cell")
+    named = {run.info.run_id: run.data.tags.get("invocation", run.data.tags.get("cell")) for run in found}
+
+    def files(run_id: str, folder: str = "") -> list[str]:
+        listed = client.list_artifacts(run_id, folder)
+        return [path for f in listed for path in (files(run_id, f.path) if f.is_dir else [f"{f.path} {f.file_size}"])]
+
+    said = [
+        {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "times": (run.info.start_time, run.info.end_time),
+            "params": run.data.params,
+            "metrics": {
+                key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+                for key in run.data.metrics
+            },
+            "tags": {k: named.get(v, v) for k, v in run.data.tags.items() if k != "mlflow.user"},
+            "inputs": sorted((i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs),
+            "files": sorted(files(run.info.run_id)),
+        }
+        for run in found
+    ]
+    return sorted(said, key=lambda run: (run["tags"]["kind"], run["name"]))
+
+
+def test_sync_rebuilds_what_was_lost_exactly_and_once(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "figure_files", lambda findings: islice(figure_files(findings), 2))  # all take long
+    uri = f"sqlite:///{tmp_path / 'lost.db'}"
+    more = ("--methods", "prototype,clip", "--ablate", "prototype", "--shots", "0,1", "--draws", "2")
+    assert bench(*ASK, "--mlflow-uri", uri).code == bench(*more, "--mlflow-uri", uri).code == 0
+    assert bench(*more, "--mlflow-uri", uri, command="report").code == 0
+    before = everything(uri)
+    assert len({run["tags"].get("mlflow.parentRunId") for run in before}) == 3  # two invocations, and they have none
+    parent = next(run for run in before if run["tags"]["kind"] == "invocation" and run["params"]["ablate"])
+    assert {"report.html", "table.md", "tables/significance.json", "tables/ablation.json"} <= {
+        file.split()[0] for file in parent["files"]
+    }
+    assert any(file.startswith("figures/manifest-shots.svg") for file in parent["files"])
+    assert [step for step, _ in parent["metrics"]["manifest/prototype/mAP"]] == [0, 1]
+    again = f"sqlite:///{tmp_path / 'rebuilt.db'}"
+    shutil.rmtree(tmp_path / "results" / "mlartifacts")
+    for _ in range(2):
+        assert bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", again, data=False).code == 0
+        assert everything(again) == before
+    assert len(runs(again, "cell")) == len(before) - 2 == len(Store(tmp_path / "results").records())
+
+
+def test_sync_takes_away_what_the_store_has_no_more(bench, uri, tmp_path):
+    bench(*ASK, "--mlflow-uri", uri)
+    victim = Store(tmp_path / "results").records()[0].cell.digest
+    (tmp_path / "results" / "cells" / f"{victim}.json").unlink()
+    bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False)
+    assert {run.data.tags["cell"] for run in runs(uri, "cell")}.isdisjoint({victim}) and len(runs(uri, "cell")) == 3
+    shutil.rmtree(tmp_path / "results" / "invocations")
+    bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False)
+    assert not runs(uri, "invocation") and len(runs(uri, "cell")) == 3
+
+
+def test_parents_children_and_tables_are_found_by_mlflows_own_functions(bench, uri, tmp_path):
+    bench(*ASK, "--mlflow-uri", uri)
+    mlflow.set_tracking_uri(uri)
+    try:
+        (parent,) = mlflow.search_runs(
+            search_all_experiments=True, filter_string="tags.kind = 'invocation'", output_format="list"
+        )
+        wanted = f"tags.mlflow.parentRunId = '{parent.info.run_id}' and params.method = 'prototype' and metrics.mAP > 0"
+        children = mlflow.search_runs(search_all_experiments=True, filter_string=wanted, output_format="list")
+        assert len(children) == 2
+        mlflow.set_experiment("xshot-bench")
+        table = mlflow.load_table("tables/methods.json", run_ids=[parent.info.run_id])
+        shown = pd.read_csv(next((tmp_path / "results").glob("invocations/*/table.csv"))).dropna(subset="shots")
+        assert list(table["method"]) == list(shown["method"])
+        np.testing.assert_allclose(table["mean"].astype(float), shown["mean"], atol=1e-9)
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def test_an_interrupted_run_is_marked_so_and_finished_by_the_next(bench, uri, monkeypatch):
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xshot_bench.benchmarks.invocation.compare", broken)
+        assert bench(*ASK, "--mlflow-uri", uri).code == 130
+    (run,) = runs(uri, "invocation")
+    assert run.info.status == "KILLED"
+    assert bench(*ASK, "--mlflow-uri", uri).code == 0
+    (run,) = runs(uri, "invocation")
+    assert run.info.status == "FINISHED"
+    children = runs(uri, "cell")
+    assert len(children) == 4 and {c.data.tags["mlflow.parentRunId"] for c in children} == {run.info.run_id}
 
 
 def test_sync_without_results_is_said(bench, tmp_path):

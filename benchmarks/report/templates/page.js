@@ -49,6 +49,7 @@
     }
     const panel = byId(tab.getAttribute("aria-controls"));
     if (byId("by-shots")) byId("by-shots").hidden = !("byShots" in panel.dataset);
+    if (byId("by-rows")) byId("by-rows").hidden = panel.id !== "leaderboard";
     if (focus) tab.focus();
     tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
@@ -100,6 +101,16 @@
     byId(id).value = names.includes(before) ? before : names.includes(preferred) ? preferred : (names[0] ?? "");
   }
 
+  // The rows of one X in the leaderboard.
+  if (byId("rows")) {
+    byId("rows").addEventListener("change", () => {
+      const asked = byId("rows").value;
+      for (const row of all("#leaderboard tbody tr")) {
+        row.hidden = Boolean(asked && row.dataset.shots && row.dataset.shots !== asked);
+      }
+    });
+  }
+
   // Sorting: a click on a header; what has no value stays last.
   for (const table of all("table.sortable")) {
     const body = table.tBodies[0];
@@ -144,8 +155,7 @@
   }
   function named(method) {
     const look = data.looks[method];
-    const colour = look.hue < 0 ? "var(--ink)" : `var(--hue-${look.hue % 6})`;
-    const mark = draw("svg", { class: "mark", style: `color:${colour}`, "aria-hidden": "true" });
+    const mark = draw("svg", { class: "mark", style: `color:var(${look.colour})`, "aria-hidden": "true" });
     mark.append(draw("use", { href: `#mark-${look.shape}` }));
     return [mark, make("b", {}, method)];
   }
@@ -180,9 +190,8 @@
         points.push({ cx: across(a), cy: upward(b), query, class: place.classes[i], direction, a, b });
       });
     }
-    const hue = data.looks[y].hue;
-    const fill = hue < 0 ? "var(--ink)" : `var(--hue-${hue % 6})`;
-    for (const { cx, cy } of points) svg.append(draw("circle", { class: "dot", cx, cy, r: 4, style: `fill:${fill}` }));
+    const style = `fill:var(${data.looks[y].colour})`;
+    for (const { cx, cy } of points) svg.append(draw("circle", { class: "dot", cx, cy, r: 4, style }));
     const counts = [points.filter((p) => p.b > p.a).length, points.filter((p) => p.b < p.a).length];
     byId("point").append(
       make("p", {}, ...named(y), ` is better on ${counts[0]} of ${points.length} queries, worse on ${counts[1]}.`),

@@ -20,7 +20,8 @@ COLOURS = Path(__file__).parents[2] / "plugins" / "colours.py"
 @pytest.fixture(scope="session")
 def hostile_folder(colour_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The colour dataset with markup in texts, class names and file names."""
-    folder = tmp_path_factory.mktemp("hostile")
+    folder = tmp_path_factory.mktemp("hostile") / "<i id='x'>a&b"
+    folder.mkdir()
     with (colour_folder / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import re
 import xml.etree.ElementTree as ET
 
@@ -78,7 +77,7 @@ def test_class_dots_are_the_mean_of_a_classs_queries(spot: Spot) -> None:
     table = spot.by_class()
     for c in range(4):
         assert table.loc[f"class {c}", "clip"] == pytest.approx(spot.ap["clip"][5 * c : 5 * c + 5].mean())
-    (axes,) = figures.class_dots(spot, looks([NAME, "clip"], "clip")).axes
+    (axes,) = figures.class_dots(spot, looks([NAME, "clip"], "clip", [NAME])).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     dots = next(line for line in axes.lines if line.get_label() == "clip")
     assert dict(zip(names, dots.get_xdata(), strict=True)) == pytest.approx((100 * table["clip"]).to_dict())
@@ -90,7 +89,7 @@ def test_of_very_many_classes_those_that_differ_most_are_drawn() -> None:
     gap = np.linspace(0, 0.5, n)
     ap = {"a": np.full((n, 2), 0.5), "b": (0.5 - gap)[:, None] * np.ones(2)}
     many = Spot("data", 0, tuple(map(str, range(n))), tuple(f"c{i:03}" for i in range(n)), ap)
-    (axes,) = figures.class_dots(many, looks(["a", "b"], "a")).axes
+    (axes,) = figures.class_dots(many, looks(["a", "b"], "a", ["b"])).axes
     assert sorted(t.get_text() for t in axes.get_yticklabels()) == [f"c{i:03}" for i in range(10, n)]
 
 
@@ -98,7 +97,7 @@ def test_a_bar_joins_what_is_not_told_apart() -> None:
     names, ranks = ("a", "b", "c"), (1.2, 1.8, 3.0)
     p = ((1.0, 0.4, 0.01), (0.4, 1.0, 0.02), (0.01, 0.02, 1.0))
     ranking = Ranking(1, ("x",) * 10, names, ranks, 0.01, p, (("a", "b"), ("c",)))
-    drawn = looks(names, "a")
+    drawn = looks(names, "a", names)
     (axes,) = figures.critical_difference(ranking, drawn).axes
     bars = [line for line in axes.lines if line.get_linewidth() == 3]
     assert [sorted(bar.get_xdata()) for bar in bars] == [[1.2, 1.8]]
@@ -107,7 +106,7 @@ def test_a_bar_joins_what_is_not_told_apart() -> None:
 
 
 def test_names_are_text_and_the_same_bytes_come_out(spot: Spot) -> None:
-    drawn = looks([NAME, "clip"], "clip")
+    drawn = looks([NAME, "clip"], "clip", [NAME])
     svg = to_inline(figures.precision_recall(spot, "i2t", drawn), NAME)
     root = ET.fromstring(svg.replace("xlink:", ""))
     assert root.get("aria-label") == NAME
@@ -125,12 +124,12 @@ def luminance(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_methods_are_told_apart_without_colour() -> None:
+def test_methods_are_told_apart_without_colour_and_of_many_the_best_are_named() -> None:
     many = [f"m{i}" for i in range(24)]
-    drawn = looks(many, "m0")
-    assert len({(look.marker, look.dash, look.colour) for look in drawn.values()}) == 24
-    for first, second in itertools.pairwise(many[1:]):
-        assert drawn[first].marker != drawn[second].marker
+    drawn = looks(many, "m3", many[::-1])
+    bold = {name: look for name, look in drawn.items() if look.bold}
+    assert list(bold) == ["m3", *many[-len(HUES) :]] and list(drawn) == many
+    assert len({look.colour for look in bold.values()}) == len({look.marker for look in bold.values()}) == len(bold)
     for colour in (*HUES, INK):  # graphics need 3:1 on their paper (WCAG 1.4.11); the lightest three are short of it
         contrast = (luminance(PAPER) + 0.05) / (luminance(colour) + 0.05)
         assert contrast > (2.1 if colour in HUES[3:] else 3)

@@ -10,13 +10,15 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from reporting import ALERT, DRAWS, METHODS, SHOTS, Reported
+from reporting import ALERT, DRAWS, ENDING, METHODS, SHOTS, Reported
 
 from xshot_bench.benchmarks.report.page import make_page
 from xshot_bench.benchmarks.report.page_examples import FIRST, SHOWN, Items, examples
@@ -51,6 +53,13 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xshot_bench.benchmarks.publish.figure_files", lambda findings: iter(()))
 
 
+def elsewhere(reported: Reported, folder: Path) -> list[str]:
+    """The run's options, with a copy of its results."""
+    results = reported.folder / "results"
+    shutil.copytree(results, folder / "results")
+    return [str(folder / "results") if option == str(results) else option for option in reported.options]
+
+
 def test_it_loads_nothing(reported: Reported) -> None:
     page = Tags(reported.text)
     for tag, attributes in page.tags:
@@ -79,6 +88,16 @@ def test_markup_in_data_is_text(reported: Reported) -> None:
     texts = {item["text"] for item in reported.data_of_page["items"]}
     assert texts <= {row["text"] for row in reported.items.values()} and any(ALERT in text for text in texts)
     assert "class-red <b>&$1$" in html.unescape(reported.text)
+
+
+def test_words_of_methods_and_encoders_are_text_too(findings) -> None:
+    """A reason is an exception's message, so it may hold what a file holds."""
+    rows = [replace(row, reason=ALERT, also=(ENDING,)) for row in findings.comparison.rows]
+    comparison = replace(findings.comparison, rows=tuple(rows))
+    plan = replace(findings.plan, suite=findings.plan.suite.model_copy(update={"encoder": ENDING}))
+    page = make_page(replace(findings, comparison=comparison, plan=plan))
+    assert ALERT not in page and ENDING not in page and "<img" not in page
+    assert page.count(html.escape(ALERT)) >= len(rows) and ENDING in Tags(page).text
 
 
 def test_it_shows_every_number_of_the_table(reported: Reported) -> None:
@@ -184,9 +203,7 @@ def test_it_is_the_same_page_every_time(reported: Reported, findings) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_without_the_dataset_it_is_made_from_the_records(reported: Reported, tmp_path, capsys) -> None:
-    results = tmp_path / "results"
-    shutil.copytree(reported.folder / "results", results)
-    options = [str(results) if option == str(reported.folder / "results") else option for option in reported.options]
+    options = elsewhere(reported, tmp_path)
     options[options.index("--root") + 1] = str(tmp_path / "gone")
     assert call(["report", *options, "--to", str(tmp_path / "page.html")]) == 0
     assert "without pictures" in capsys.readouterr().err
@@ -198,9 +215,10 @@ def test_without_the_dataset_it_is_made_from_the_records(reported: Reported, tmp
 
 @pytest.mark.usefixtures("no_figures")
 def test_what_cannot_be_shown_is_said(reported: Reported, tmp_path, capsys) -> None:
-    assert call(["report", *reported.options, "--shots", "3"]) == 2
+    options = elsewhere(reported, tmp_path)
+    assert call(["report", *options, "--shots", "3"]) == 2
     assert "holds no result of this suite" in capsys.readouterr().err
-    assert call(["report", *reported.options, "--to", str(tmp_path / "no" / "page.html")]) == 2
+    assert call(["report", *options, "--to", str(tmp_path / "no" / "page.html")]) == 2
     assert "there is no folder" in capsys.readouterr().err
-    assert call(["report", *reported.options, "--shots", "2,3"]) == 0
+    assert call(["report", *options, "--shots", "2,3"]) == 0
     assert "Not all is there: 18 new, 18 done of 36 cells." in capsys.readouterr().err

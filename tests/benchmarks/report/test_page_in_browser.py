@@ -144,6 +144,13 @@ def test_the_x_chosen_is_the_one_that_is_shown(page: Chrome) -> None:
     assert not at(page, "shots").is_displayed()
 
 
+def test_the_leaderboard_shows_every_x_or_one(page: Chrome) -> None:
+    open_tab(page, "leaderboard")
+    assert {row.get_attribute("data-shots") for row in shown(page, "#leaderboard tbody tr")} == {"", "0", "2"}
+    choose(page, "rows", "2")
+    assert {row.get_attribute("data-shots") for row in shown(page, "#leaderboard tbody tr")} == {"", "2"}
+
+
 def test_the_scatter_shows_two_methods_and_the_query_pointed_at(page: Chrome, reported: Reported) -> None:
     open_tab(page, "queries")
     choose(page, "upright", "prototype")
