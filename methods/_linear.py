@@ -49,7 +49,7 @@ class LinearMethod(EmbeddingMethod):
         if len(labelled) < 2:
             raise Declined("needs at least two labelled pairs to learn from")
         self.standard = {m: Standard.of(labelled[m], self.standardise) for m in MODALITIES}
-        image, text = (self.standard[m](labelled[m]).double().cpu().numpy() for m in MODALITIES)
+        image, text = (self.standard[m](labelled[m]).cpu().double().numpy() for m in MODALITIES)
         found = self.maps(image, text, labelled.label.cpu().numpy())
         self.map = {m: torch.from_numpy(a.copy()).to(labelled[m]) for m, a in zip(MODALITIES, found, strict=True)}
 

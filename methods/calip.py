@@ -23,7 +23,8 @@ class Calip(PairMethod):
 
     In the paper g runs over the class prompts. Here it is any text of the gallery in the first and second term. The
     classes T ``[C,d]`` are the candidates' prompts: attention over the gallery would make a score depend on what else
-    is searched. The paper searches β on the test set; ours are defaults. β₂ = β₃ = 0 is ``clip``.
+    is searched. The paper searches β on the test set; ours were chosen on validation classes (benchmarks/tune.py).
+    β₂ = β₃ = 0 is ``clip``.
 
     text_update: β₂. image_update: β₃.
     """

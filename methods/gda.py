@@ -23,6 +23,9 @@ class Gda(PosteriorMethod):
     items. Where no class has two items, Σ̂ is taken about the mean of all.
 
     with_text: whether the class texts take part.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py); the paper chooses α on validation
+    items of each dataset.
     """
 
     alpha: float = 0.1
@@ -55,10 +58,10 @@ class Gda(PosteriorMethod):
         centred = labelled[modality] - labelled.means(modality, classes)[member]
         if size == len(classes):
             centred = labelled[modality] - labelled[modality].mean(0)
-        centred = centred.double().cpu()
+        centred = centred.cpu().double()
         scatter = centred.T @ centred
         shrinkage = scatter.trace() / max(size - 1, 1) * torch.eye(width, dtype=torch.float64)
-        means = labelled.means(modality, task.candidates).double().cpu()
+        means = labelled.means(modality, task.candidates).cpu().double()
         weight = width * means @ torch.linalg.pinv(scatter + shrinkage, hermitian=True)
         bias = -0.5 * (weight * means).sum(1)
         return self.alpha * weight.to(like), self.alpha * bias.to(like)

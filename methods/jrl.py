@@ -22,6 +22,8 @@ class Jrl(LinearMethod):
     transductive, and compares by a kernel of nearest labels; ours has labelled items only and the cosine of XP and ZQ.
 
     agreement: λ. smoothness: σ. sparsity: γ. The paper has λ = 1, σ = γ = 1000 and 100 neighbours.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py).
     """
 
     agreement: float = 10.0

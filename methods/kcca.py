@@ -27,6 +27,8 @@ class Kcca(EmbeddingMethod):
     kernel: ``rbf`` exp(−‖x−y‖² / m) of standardised features, ``chi2`` exp(−Σ (x−y)²/(x+y) / m) of histograms, each
         with m the mean distance over the pairs; or ``cosine``.
     kappa: κ. dimensions, power: columns kept, and p, as in ``cca``.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py).
     """
 
     kernel: Literal["rbf", "chi2", "cosine"] = "rbf"
@@ -64,7 +66,7 @@ class Kcca(EmbeddingMethod):
 
     def _distances(self, x: Tensor, modality: Modality) -> np.ndarray:
         """Between ``x [m,d]`` and the n labelled items, ``[m,n]`` (float64)."""
-        rows, items = x.double().cpu().numpy(), self.items[modality].double().cpu().numpy()
+        rows, items = x.cpu().double().numpy(), self.items[modality].cpu().double().numpy()
         if self.kernel == "chi2":
             return -additive_chi2_kernel(rows, items)
         if self.kernel == "rbf":

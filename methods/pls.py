@@ -12,6 +12,8 @@ class Pls(LinearMethod):
 
     C_xy is the cross-covariance of the standardised labelled pairs; labels are unused, and X = 0 works. The first
     ``dimensions`` columns are kept, scaled by Sᵖ: p = ``power``, 0 in the papers.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py).
     """
 
     dimensions: int = 128

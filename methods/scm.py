@@ -18,6 +18,8 @@ class Scm(PosteriorMethod):
     the labelled items of the candidate classes. Declines X = 0, where target classes have none.
 
     dimensions, regularisation: of the CCA (see ``cca``). strength: scikit-learn's C.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py).
     """
 
     dimensions: int = 128
@@ -34,7 +36,7 @@ class Scm(PosteriorMethod):
         self.weight: dict[Modality, Tensor] = {}
         self.bias: dict[Modality, Tensor] = {}
         for m in MODALITIES:
-            coordinates = self.space.embed(labelled[m], m).double().cpu().numpy()
+            coordinates = self.space.embed(labelled[m], m).cpu().double().numpy()
             model = train(coordinates, labelled.label.cpu().numpy(), self.strength)
             self.weight[m], self.bias[m] = coefficients(model, task.candidates, labelled[m])
 

@@ -18,7 +18,7 @@ class SemanticMatching(PosteriorMethod):
         ``prompts``: the class prompts' text features t(c), zero-shot: logits(x) = s x·t(c), s the logit scale.
         ``labels``: the paper's own; multinomial logistic regression for each modality on its standardised features,
             learnt from the labelled items of the candidate classes. Works on separate spaces; declines X = 0.
-    strength: scikit-learn's C of these regressions.
+    strength: scikit-learn's C of these regressions, chosen on validation classes (benchmarks/tune.py).
 
     The paper compares posteriors by several distances; here it is the dot product, as for all posterior methods.
     """
@@ -40,7 +40,7 @@ class SemanticMatching(PosteriorMethod):
         self.weight, self.bias, self.standard = {}, {}, {}
         for m in MODALITIES:
             self.standard[m] = Standard.of(labelled[m])
-            items = self.standard[m](labelled[m]).double().cpu().numpy()
+            items = self.standard[m](labelled[m]).cpu().double().numpy()
             model = train(items, labelled.label.cpu().numpy(), self.strength)
             self.weight[m], self.bias[m] = coefficients(model, task.candidates, labelled[m])
 

@@ -17,12 +17,14 @@ class TipAdapter(PosteriorMethod):
         logits(x) = s x·Tᵀ + α exp(−β (1 − x·Sᵀ)) Y
 
     x ``[n,d]``; T ``[C,d]`` class texts; S ``[k,d]`` and Y ``[k,C]`` the labelled items of the candidate classes and
-    their one-hot classes; s the logit scale. α = 0 is ``sm``: so is X = 0, where the cache is empty.
+    their one-hot classes; s the logit scale. α = 0 is ``sm``: so is X = 0, where some classes have nothing to cache.
 
     The paper has images alone: an image's key is the mean of its augmented views, where the features have such. The
     cache of texts for texts is ours, for retrieval asks for posteriors of both.
 
     cache_of: the modality of the cached items, seen from the item that is classified: its ``own``, or ``both``.
+
+    The defaults were chosen on validation classes (benchmarks/tune.py); the paper starts from α = 1, β = 5.5.
     """
 
     alpha: float = 10.0
@@ -31,7 +33,7 @@ class TipAdapter(PosteriorMethod):
     ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
 
     def fit(self, task: Task) -> None:
-        labelled = task.labelled.of(task.candidates)
+        labelled = task.labelled.of(task.candidates if task.shots else task.candidates[:0])
         self.texts = task.scale * task.class_text[task.candidates]
         one_hot = (labelled.label[:, None] == task.candidates).to(self.texts.dtype)
         image = labelled.image if labelled.views is None else normalize(labelled.views.mean(1), dim=1)

@@ -46,8 +46,10 @@ def test_alpha_zero_is_zero_shot(make, shots):
 
 
 @pytest.mark.parametrize("make", [TipAdapter, Gda])
-def test_without_shots_it_is_zero_shot(make):
-    task = WORLD.task(shots=0)
+@pytest.mark.parametrize("candidates", [range(12, 16), range(16)], ids=["target", "all"])
+def test_without_shots_it_is_zero_shot(make, candidates):
+    """In the generalised gallery too, where source classes would have items and target classes none."""
+    task = dataclasses.replace(WORLD.task(shots=0), candidates=torch.tensor(candidates))
     items = WORLD.test_items(task)
     for found, expected in zip(outputs(fitted(make, task), items), zero_shot(task, items), strict=True):
         torch.testing.assert_close(found, expected)
