@@ -19,6 +19,9 @@ class TipAdapter(PosteriorMethod):
     x ``[n,d]``; T ``[C,d]`` class texts; S ``[k,d]`` and Y ``[k,C]`` the labelled items of the candidate classes and
     their one-hot classes; s the logit scale. α = 0 is ``sm``: so is X = 0, where some classes have nothing to cache.
 
+    Where classes have unequal numbers of items (source and target in the generalised gallery), an item of Y counts
+    X / (its class's number), else the larger classes would win by their number; with X items each that is the paper's.
+
     The paper has images alone: an image's key is the mean of its augmented views, where the features have such. The
     cache of texts for texts is ours, for retrieval asks for posteriors of both.
 
@@ -36,6 +39,7 @@ class TipAdapter(PosteriorMethod):
         labelled = task.labelled.of(task.candidates if task.shots else task.candidates[:0])
         self.texts = task.scale * task.class_text[task.candidates]
         one_hot = (labelled.label[:, None] == task.candidates).to(self.texts.dtype)
+        one_hot *= task.shots / one_hot.sum(0).clamp_min(1)
         image = labelled.image if labelled.views is None else normalize(labelled.views.mean(1), dim=1)
         keys = {"image": image, "text": labelled.text}
         self.keys: dict[Modality, Tensor] = {m: keys[m] for m in MODALITIES}

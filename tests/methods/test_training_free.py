@@ -68,6 +68,17 @@ def test_tip_adapter_by_hand(cache_of):
         assert float(logits[column]) == pytest.approx(float(10 * x @ task.class_text[c]) + 2 * evidence, abs=1e-4)
 
 
+def test_a_larger_class_has_no_more_weight_in_the_cache():
+    """Source classes with each of their items twice, in the generalised gallery: nothing moves."""
+    task = dataclasses.replace(WORLD.task(shots=2), candidates=torch.arange(16))
+    twice = dataclasses.replace(task, source=task.source + task.source)
+    items = WORLD.test_items(task)
+    for once, other in zip(
+        outputs(fitted(TipAdapter, task), items), outputs(fitted(TipAdapter, twice), items), strict=True
+    ):
+        torch.testing.assert_close(once, other)
+
+
 def test_tip_adapters_key_is_the_mean_of_the_views():
     task = WORLD.task(shots=1)
     views = normalize(task.support.image[:, None] + 0.3 * torch.randn(4, 5, 16, generator=torch.Generator()), dim=2)
