@@ -88,8 +88,8 @@ def play(variant: Variant, registry: Registry, task: Task, held_out: Pairs) -> d
         method.fit(task)
     except Declined:
         return {}
-    scores = {}
-    for rule in ("cosine", "posterior") if hasattr(method, "score_by") else (method.scoring,):
+    scores, plain = {}, "pairs" if method.scoring == "pairs" else "cosine"
+    for rule in (plain, "posterior") if hasattr(method, "score_by") else (method.scoring,):
         if hasattr(method, "score_by"):
             method.score_by = rule
         scores[rule] = mean_ap(method, task, held_out)

@@ -10,7 +10,11 @@ from cases import METHOD_CHECKS
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.methods.base import MODALITIES, Declined, EmbeddingMethod
 
-SHORT = {"flexclip": {"rounds": 3, "steps": 3, "pseudo": 4}}  # nothing checked here needs a converged method
+SHORT = {  # nothing checked here needs a converged method
+    "flexclip": {"rounds": 3, "steps": 3, "pseudo": 4},
+    "vtclip": {"steps": 3},
+    **{name: {"epochs": 12} for name in ("clap", "clip_adapter", "cross_modal_probe", "lppp", "prolip", "taskres")},
+}
 
 
 def variants():
