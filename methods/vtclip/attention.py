@@ -25,7 +25,7 @@ class Shape:
 
     def is_cheap(self, positions: int) -> bool:
         """Cosines can be had without the guided texts, which are linear in the tokens' values, and it pays."""
-        return self.layers == 1 and not self.ffn and self.heads * positions < self.features
+        return self.layers == 1 and not self.ffn and 2 * self.heads * positions < self.features
 
 
 class Attention(nn.Module):
