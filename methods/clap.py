@@ -27,7 +27,7 @@ class Clap(HeadMethod):
 
     penalty: float = 1.0
     weights: Literal["class", "constant", "balanced"] = "class"
-    rate: float = 0.1
+    rate: float = 0.01
     epochs: int = 300
     batch: int = 256
 

@@ -24,8 +24,8 @@ class TipAdapterF(HeadMethod):
 
     train_on: Literal["both", "own", "image"] = "own"
     alpha: float = 1.0
-    beta: float = 5.5
-    rate: float = 1e-3
+    beta: float = 1.0
+    rate: float = 1e-2
     epochs: int = 20
     batch: int = 256
 

@@ -35,7 +35,8 @@ class VtClip(PairMethod):
     self_attention, ffn: a transformer decoder's; texts then attend to the class texts, not to the texts searched.
     residual: α is learnt, or fixed at its start ``alpha``.
     objective: cross-entropy over ``classes`` (the paper's); over the texts of a batch for each image and its images for
-        each text, those of one class being equally right (``pairs``); or the sum of ``both``.
+        each text, those of one class being equally right (``pairs``); the sum of ``both``; or what suits the task
+        (``suited``): ``classes`` without source classes, which is the paper's few-shot classification, else ``both``.
     normalise: the paper's loss does not calibrate scores of different images to each other. So an image's ``mean`` (or
         log-sum-exp, ``lse``) score of fixed texts is subtracted: of the candidates' prompts and the shots' texts.
     score_by: the score of the ``pairs``, or the product of class ``posteriors``: the image's from its scores of the
@@ -49,7 +50,7 @@ class VtClip(PairMethod):
     ffn: bool = False
     residual: Literal["learnt", "fixed"] = "learnt"
     alpha: float = 1.0
-    objective: Literal["classes", "pairs", "both"] = "both"
+    objective: Literal["suited", "classes", "pairs", "both"] = "suited"
     normalise: Literal["none", "mean", "lse"] = "mean"
     score_by: Literal["pairs", "posterior"] = "pairs"
 
@@ -69,6 +70,7 @@ class VtClip(PairMethod):
         "decoder": {"self_attention": True, "ffn": True, "heads": 8},
         "classes": {"objective": "classes"},
         "pairs": {"objective": "pairs"},
+        "both": {"objective": "both"},
         "raw": {"normalise": "none"},
         "posterior": {"score_by": "posterior"},
     }
@@ -118,6 +120,8 @@ class VtClip(PairMethod):
         """All steps; the loss of the last batch."""
         classes, row = labelled.label.unique(return_inverse=True)
         texts, loss = task.class_text[classes], torch.zeros(())
+        suited = "both" if len(task.source) else "classes"
+        objective = suited if self.objective == "suited" else self.objective
         often = torch.bincount(row)[row].double().reciprocal().cpu()
         generator = task.generator("vtclip: batches")
         fixed = {"alpha"} if self.residual == "fixed" else set()
@@ -125,21 +129,21 @@ class VtClip(PairMethod):
         optimiser = Adam(learnt, self.rate, decay=self.decay)
         for step in range(self.steps):
             at = torch.multinomial(often, self.batch, replacement=True, generator=generator).to(task.device)
-            loss = self._loss(labelled.rows(at), row[at], texts)
+            loss = self._loss(labelled.rows(at), row[at], texts, objective)
             optimiser.step(torch.autograd.grad(loss, learnt), (1 + math.cos(math.pi * step / self.steps)) / 2)
         self.guide.requires_grad_(False)
         return float(loss.detach())
 
-    def _loss(self, pairs: Pairs, row: Tensor, texts: Tensor) -> Tensor:
+    def _loss(self, pairs: Pairs, row: Tensor, texts: Tensor, objective: str) -> Tensor:
         """Of a batch whose items' classes are the rows ``[B]`` of ``texts [K,d]``."""
         if pairs.tokens is None:
             raise ValueError("VT-CLIP needs the images' tokens")
-        asked = {"classes": texts, "pairs": pairs.text, "both": torch.cat([texts, pairs.text])}[self.objective]
+        asked = {"classes": texts, "pairs": pairs.text, "both": torch.cat([texts, pairs.text])}[objective]
         logits = self.scale * self.guide(pairs.image, asked, texts, pairs.tokens)
         loss = logits.new_zeros(())
-        if self.objective != "pairs":
+        if objective != "pairs":
             loss = loss + cross_entropy(logits[:, : len(texts)], row)
-        if self.objective != "classes":
+        if objective != "classes":
             among = logits[:, len(asked) - len(row) :]
             same = (row[:, None] == row).to(logits)
             right = same / same.sum(1, keepdim=True)

@@ -139,7 +139,7 @@ def test_the_loss_by_hand(objective):
     among = z[:, 4:]
     symmetric = -((right * log(among)).sum() + (right * log(among.T)).sum()) / 3 / 2
     expected = {"classes": classes, "pairs": symmetric, "both": classes + symmetric}[objective]
-    assert float(method._loss(pairs, row, texts)) == pytest.approx(expected, rel=1e-3)
+    assert float(method._loss(pairs, row, texts, objective)) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("normalise", ["mean", "lse"])
@@ -178,3 +178,13 @@ def test_a_fixed_residual_weight_stays():
     task = WORLD.task(shots=1)
     assert fitted(lambda: VtClip(alpha=0.25, residual="fixed"), task).diagnostics()["alpha"] == 0.25
     assert fitted(lambda: VtClip(alpha=0.25), task).diagnostics()["alpha"] != 0.25
+
+
+@pytest.mark.parametrize(("source_classes", "suited"), [(12, "both"), (0, "classes")])
+def test_what_suits_the_task(source_classes, suited):
+    world = World(source_classes=source_classes, tokens=5)
+    task = world.task(shots=2)
+    items = world.test_items(task)
+    found = {o: fitted(lambda o=o: raw(objective=o), task) for o in ("suited", "classes", "pairs", "both")}
+    scores = {o: method.score(items.image, items.text, items.tokens) for o, method in found.items()}
+    assert [o for o in ("classes", "pairs", "both") if torch.equal(scores[o], scores["suited"])] == [suited]
