@@ -20,10 +20,10 @@ class ClipAdapter(AdapterMethod):
     input, so unit features give what the published ones, which are not normalised, give. The last epoch is kept.
     """
 
-    ratio: float = 0.2
+    ratio: float = 0.5
     reduction: int = 4
-    rate: float = 1e-3
-    epochs: int = 100
+    rate: float = 3e-4
+    epochs: int = 200
     batch: int = 256
 
     ablations: ClassVar = {

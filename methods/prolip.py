@@ -23,8 +23,8 @@ class ProLip(AdapterMethod):
     ``image``); here texts too, each by a map of its own. The last epoch is kept.
     """
 
-    strength: float = 1.0
-    rate: float = 1e-4
+    strength: float = 0.3
+    rate: float = 3e-4
     epochs: int = 100
     batch: int = 256
 
