@@ -117,7 +117,7 @@ class Guide(nn.Module):
 
     def guided(self, texts: Tensor, context: Tensor, tokens: Tensor) -> Tensor:
         """T' ``[n,m,d]``, a text a row, for each image."""
-        x = torch.cat([texts, context])[None]
+        x = (torch.cat([texts, context]) if self.shape.self_attention else texts)[None]
         for layer in self.layers:
             x = layer(x, len(texts), tokens)
         return texts + self.alpha * (x[:, : len(texts)] - texts)
