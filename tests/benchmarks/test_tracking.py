@@ -1,7 +1,15 @@
 """MLflow says what the store says, and may be down."""
 
+import contextlib
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from itertools import islice
 
 import mlflow
@@ -105,6 +113,38 @@ def test_with_mlflow_down_results_are_kept_and_sync_logs_them_once(bench, uri, t
     assert len(runs(uri, "cell")) == 4
     down = bench(*results, "http://127.0.0.1:9", data=False)
     assert down.code == 2 and "cannot be used" in down.err
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of a real tracking server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path)]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *place]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{address}/health").close()
+            break
+        time.sleep(0.2)
+    yield address
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_gets_the_runs_and_says_nothing_in_the_table(bench, server, tmp_path):
+    called = bench(*ASK, "--mlflow-uri", server, "--format", "json")
+    assert called.code == 0
+    assert {row["method"] for row in called.table["rows"]} == {"clip", "prototype"}
+    assert len(runs(server, "cell")) == 4
+    (parent,) = runs(server, "invocation")
+    assert "table.md" in {file.path for file in MlflowClient(server).list_artifacts(parent.info.run_id)}
+    again = bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", server, data=False)
+    assert again.out == f"0 of 4 records were new to MLflow at {server}\n"
 
 
 def test_a_damaged_database_is_said_once_with_the_remedy(bench, tmp_path, caplog):
