@@ -73,6 +73,8 @@ class Method(ABC):
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
     components: the switches that each take one component out, of different parameters; ``--ablate`` runs the method
         without each, with each alone and with none, and then the other switches.
+    search: parameter -> the values that tuning may choose from, the default among them (benchmarks/tune.py). Every
+        method gets the same number of trials, so put in what matters most.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
 
     Keep what is learnt as tensors, numbers, strings, and tuples, lists, dicts and objects of your own classes made of
@@ -82,6 +84,7 @@ class Method(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({"joint", "class_text"})
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     components: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {}
     stack: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
