@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from xshot_bench import InputError
+from xshot_bench.datasets.allocation import keep_freed_memory
 from xshot_bench.datasets.base import Dataset
 from xshot_bench.datasets.batching import Batching
 from xshot_bench.datasets.encoders.base import Encoder
@@ -127,6 +128,7 @@ class _Encoding:
     progress: Progress
 
     def run(self) -> None:
+        keep_freed_memory()
         partial = self.folder.with_suffix(".partial")
         suffixes = {"image": "", **self.options.suffixes}
         parts = Parts(partial, {name: f"image{suffixes[name]}" for name in self.wanted})
@@ -187,7 +189,10 @@ class _Encoding:
             parts.save(rows, {name: _half(tensor.numpy(), names) for name, tensor in encoded.items()})
             return len(rows)
 
-        with ThreadPoolExecutor(1) as writer, closing(ahead(prepare, batches)) as inputs:
+        with (
+            ThreadPoolExecutor(1) as writer,
+            closing(ahead(prepare, batches, turns=self.encoder.device == "cpu")) as inputs,
+        ):
             writing: Future[int] | None = None
             for rows, batch in zip(batches, inputs, strict=True):
                 encoded = self._encode(batch, bool(usual), batching)

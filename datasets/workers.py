@@ -1,4 +1,4 @@
-"""Pictures prepared ahead of the model, by processes of their own, so that the model never waits for them."""
+"""Pictures prepared by processes: ahead of the model, or in turns with it where both need the same cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AHEAD = 3  # batches prepared before the model asks for them
+TURN = 128  # views prepared while the model waits
 PIECE = 16  # pictures that a worker prepares at once
 MOST_WORKERS = 16
 
@@ -63,10 +64,11 @@ class Preparation:
         return self.dataset.items[self.items[row]].id
 
 
-def ahead(prepare: Preparation, batches: Sequence[range], workers: int | None = None) -> Generator[Tensor]:
+def ahead(prepare: Preparation, batches: Sequence[range], turns: bool, workers: int | None = None) -> Generator[Tensor]:
     """The inputs of each batch, in order, prepared while the model is busy with those before.
 
-    ``workers``: how many; as many as there are cores, unless given.
+    turns: the model computes on the cores that prepare. A pass on all of them waits at every layer for the one that
+    is busy otherwise, so here the workers rest while the model is busy. workers: how many; None: one a core.
     """
     if not batches:
         return
@@ -76,10 +78,12 @@ def ahead(prepare: Preparation, batches: Sequence[range], workers: int | None = 
     pool, joiner = _pool(prepare, count), ThreadPoolExecutor(1)
     try:
         waiting: deque[Future[Tensor]] = deque()
-        left = iter(pieces)
+        left, most = iter(pieces), max(1, TURN // (len(batches[0]) * len(prepare.views))) if turns else AHEAD
         while True:
-            for batch in itertools.islice(left, AHEAD - len(waiting)):
+            for batch in itertools.islice(left, 0 if turns and waiting else most - len(waiting)):
                 waiting.append(joiner.submit(_join, [pool.submit(_run, piece) for piece in batch]))
+            if turns:
+                wait(waiting)
             if not waiting:
                 return
             yield waiting.popleft().result()

@@ -34,6 +34,7 @@ class Encoder(ABC):
 
     fingerprint: SHA-256 (hex) of what the features depend on: code version, weights, preprocessing, precision.
     logit_scale, logit_bias: cosines become logits as ``logit_scale * cosine + logit_bias`` (a bias as SigLIP has it).
+    device: where the towers compute.
     joint: whether pictures and texts are in one space, so that they can be compared by cosine.
     batch_size: pictures in a batch, where the user does not say; halved where memory runs out.
     side: pixels of a side of the tower's square input. grid: side of its grid of spatial tokens, 0 if it has none.
@@ -41,6 +42,7 @@ class Encoder(ABC):
     """
 
     fingerprint: str
+    device: str = "cpu"
     logit_bias: float = 0.0
     joint: bool = True
     batch_size: int = 32

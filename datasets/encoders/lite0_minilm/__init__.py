@@ -36,8 +36,8 @@ class Lite0MiniLM(Encoder):
     context = MAX_TOKENS
 
     def __init__(self, towers: Towers, heads_file: Path = HEADS_FILE) -> None:
-        self.towers = towers
-        if towers.device.type != "cpu":
+        self.towers, self.device = towers, str(towers.device)
+        if self.device != "cpu":
             self.batch_size = 256
         self.heads_file = heads_file
         heads_digest = hashlib.sha256(heads_file.read_bytes()).hexdigest()

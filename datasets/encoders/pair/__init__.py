@@ -46,11 +46,13 @@ class Pair(Encoder):
         image, text = match.groups()
         if precision != "fp32" and not (image.startswith("timm:") and text.startswith("hf:")):
             raise InputError(f"lite0 and minilm compute in fp32, not {precision}. Leave the precision out.")
-        return cls(
+        encoder = cls(
             Timm(image.removeprefix("timm:"), device, precision) if image != "lite0" else Lite0(device),
             HuggingFace(text.removeprefix("hf:"), device, precision) if text != "minilm" else MiniLM(device),
             precision,
         )
+        encoder.device = device
+        return encoder
 
     @property
     def side(self) -> int:  # type: ignore[override]
