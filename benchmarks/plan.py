@@ -117,7 +117,7 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
     variants = variants_of(suite, registry)
     tokens = any("tokens" in variant.build(registry).needs for variant in variants)
-    materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
+    materials = [open_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
 
     cells: list[Cell] = []
     jobs: list[Job] = []
@@ -136,7 +136,7 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
-                options = _options(material, variant, registry)
+                options = options_of(material, variant, registry)
                 jobs += [
                     Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
                     for bunch in bunches
@@ -159,7 +159,8 @@ def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int
             )
 
 
-def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
+def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
+    """A dataset of the suite, opened but not encoded; ``tokens``: with the spatial tokens that the inputs want."""
     base, _, variant = name.partition("/")
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
@@ -182,7 +183,7 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
     return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
 
 
-def _options(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
+def options_of(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
     """What a method gets of the features: tokens only if it needs them."""
     needed = "tokens" in variant.build(registry).needs
     return material.options if needed else replace(material.options, tokens=0)
@@ -196,7 +197,7 @@ def _draws(suite: Suite, registry: Registry, variant: Variant, material: Materia
         code=registry.code_digest("method", variant.plugin),
         dataset=material.name,
         encoder=suite.encoder if material.encoder else OWN_FEATURES,
-        features=_options(material, variant, registry).name(material.features),
+        features=options_of(material, variant, registry).name(material.features),
         split=material.split.digest,
         gallery=suite.gallery,
         shots=shots,
