@@ -33,6 +33,7 @@ class Calip(PairMethod):
     image_update: float = 0.1
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
     ablations: ClassVar = {"notext": {"text_update": 0.0}, "noimage": {"image_update": 0.0}}
+    search: ClassVar = {"text_update": (0.03, 0.1, 0.3), "image_update": (0.03, 0.1, 0.3, 1.0)}
 
     def fit(self, task: Task) -> None:
         self.prompts = task.class_text[task.candidates]

@@ -27,6 +27,7 @@ class Cca(LinearMethod):
     regularisation: float = 3.0
     power: float = 2.0
     ablations: ClassVar = {"unweighted": {"power": 0.0}}
+    search: ClassVar = {"regularisation": (0.3, 1.0, 3.0, 10.0), "power": (1.0, 2.0, 4.0)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         to_image, to_text = (_inverse_root(regularised(x.T @ x / len(x), self.regularisation)) for x in (image, text))

@@ -36,6 +36,7 @@ class Kcca(EmbeddingMethod):
     dimensions: int = 64
     power: float = 2.0
     needs: ClassVar = frozenset()
+    search: ClassVar = {"kappa": (0.03, 0.1, 0.3, 1.0), "power": (1.0, 2.0, 4.0)}
 
     def fit(self, task: Task) -> None:
         labelled = task.labelled

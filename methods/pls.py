@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from xshot_bench.methods._linear import LinearMethod
@@ -18,6 +20,7 @@ class Pls(LinearMethod):
 
     dimensions: int = 128
     power: float = 0.0
+    search: ClassVar = {"dimensions": (16, 32, 64, 128, 256, 512), "power": (0.0, 0.25)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         left, covariance, right = np.linalg.svd(image.T @ text / len(image), full_matrices=False)

@@ -32,6 +32,7 @@ class Prototype(PosteriorMethod):
     centring: float = 1.0
     shots_of: Literal["own", "other", "both"] = "both"
     ablations: ClassVar = {"noshots": {"shot_weight": 0.0}, "uncentred": {"centring": 0.0}}
+    search: ClassVar = {"shot_weight": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0), "centring": (0.5, 1.0)}
 
     def fit(self, task: Task) -> None:
         known, classes = task.source, task.source_classes

@@ -26,6 +26,11 @@ class Scm(PosteriorMethod):
     regularisation: float = 30.0
     strength: float = 0.1
     needs: ClassVar = frozenset()
+    search: ClassVar = {
+        "dimensions": (64, 128, 256),
+        "regularisation": (10.0, 30.0, 100.0, 300.0),
+        "strength": (0.01, 0.03, 0.1, 0.3),
+    }
 
     def fit(self, task: Task) -> None:
         if not task.shots or len(task.candidates) < 2:

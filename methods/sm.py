@@ -27,6 +27,7 @@ class SemanticMatching(PosteriorMethod):
     strength: float = 0.01
     needs: ClassVar = frozenset()
     ablations: ClassVar = {"labels": {"classes_from": "labels"}}
+    search: ClassVar = {"strength": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)}  # of :labels
 
     def fit(self, task: Task) -> None:
         if self.classes_from == "prompts":

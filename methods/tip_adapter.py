@@ -34,6 +34,7 @@ class TipAdapter(PosteriorMethod):
     beta: float = 3.0
     cache_of: Literal["own", "both"] = "own"
     ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
+    search: ClassVar = {"alpha": (1.0, 3.0, 10.0, 30.0), "beta": (1.0, 3.0, 5.5)}
 
     def fit(self, task: Task) -> None:
         labelled = task.labelled.of(task.candidates if task.shots else task.candidates[:0])
