@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep
+from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep, tuned_name
 from xshot_bench.benchmarks.episode import check_setting
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
@@ -109,7 +109,11 @@ def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
-    parse_variant(registry, suite.baseline, {})  # it may be left out of the run, but must be one
+    tuned = {name for found in suite.tuned.values() for name in found}
+    renamed = {variant.name: tuned_name(variant) for variant in variants if tuned_name(variant) in tuned}
+    variants = tuple(replace(variant, name=renamed.get(variant.name, variant.name)) for variant in variants)
+    if suite.baseline not in tuned:
+        parse_variant(registry, suite.baseline, {})  # it may be left out of the run, but must be one
     return variants
 
 
@@ -124,7 +128,7 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     records: dict[str, Record] = {}
     for material in materials:
         for shots in suite.shots:
-            for variant in variants:
+            for variant in (_tuned(suite, variant, material) for variant in variants):
                 group = _draws(suite, registry, variant, material, shots)
                 cells += group
                 todo = []
@@ -187,6 +191,12 @@ def options_of(material: Material, variant: Variant, registry: Registry) -> Feat
     """What a method gets of the features: tokens only if it needs them."""
     needed = "tokens" in variant.build(registry).needs
     return material.options if needed else replace(material.options, tokens=0)
+
+
+def _tuned(suite: Suite, variant: Variant, material: Material) -> Variant:
+    """The variant with the parameters that were found for it on this dataset, if any were."""
+    found = suite.tuned.get(material.name, {}).get(variant.name, {})
+    return replace(variant, overrides=dict(variant.overrides) | found)
 
 
 def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: Shots) -> list[Cell]:

@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -202,11 +203,10 @@ def _code(file: Path, methods: Sequence[type] = ()) -> str:
 
 
 def _is_default(part: ast.stmt) -> bool:
-    """Whether it is a parameter of a method, or what is said of its parameters."""
+    """Whether it is a parameter in a method's class, or what the class says of its parameters."""
     if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part.annotation):
         return True
-    targets = part.targets if isinstance(part, ast.Assign) else [part.target] if isinstance(part, ast.AnnAssign) else []
-    return {ast.unparse(target) for target in targets} <= {"ablations", "components", "search"} and bool(targets)
+    return re.match(r"(ablations|components|search)\b", ast.unparse(part)) is not None
 
 
 def _can_be_found(package: str) -> bool:

@@ -22,15 +22,15 @@ import numpy as np
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks import scoring
-from xshot_bench.benchmarks.ablation import Variant, parse_variant
-from xshot_bench.benchmarks.plan import Inputs, open_material
+from xshot_bench.benchmarks.ablation import Variant
+from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.rehearsals import SHOTS, Rehearsals, fit_all, mean_ap, rules_of
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.benchmarks.tuning import Trials, Tuned, Tuner
-from xshot_bench.datasets.encode import load_features
+from xshot_bench.benchmarks.tuned_suite import tuners
+from xshot_bench.benchmarks.tuning import Tuned, Tuner
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.methods.base import Declined, Method
 
@@ -61,8 +61,9 @@ def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: A
         names = (*names, *searching(registry))
     if not names:
         raise InputError("no methods were given. Name some, or ask for --all.")
-    variants = [parse_variant(registry, name, {}) for name in dict.fromkeys(names)]
-    for tuner in tuners(registry, store, variants, options):
+    suite, inputs = _asked(names, options)
+    variants = variants_of(suite, registry)
+    for _, tuner in tuners(suite, registry, store, inputs):
         if comparing:
             scoring.SHARPNESS = options["sharpness"]
             for line in compared(tuner, variants, options["draws"]):
@@ -80,19 +81,13 @@ def searching(registry: Registry) -> list[str]:
     return [name for name in usable if cast("type[Method]", registry.load("method", name)).search]
 
 
-def tuners(registry: Registry, store: Store, variants: Sequence[Variant], options: dict[str, Any]) -> Iterator[Tuner]:
-    """One for each dataset, its features encoded where they were not."""
-    chosen = {name: options[name] for name in ("encoder", "protocol")}
-    chosen |= {"methods": [variant.name for variant in variants], "datasets": options["datasets"].split(",")}
-    suite = Suite.from_options(chosen | {"shots": SHOTS[chosen["protocol"]][:1], "draws": 1})
+def _asked(names: Sequence[str], options: dict[str, Any]) -> tuple[Suite, Inputs]:
+    """What to play with."""
+    chosen = {"methods": names, "encoder": options["encoder"], "protocol": options["protocol"]}
+    chosen |= {"datasets": options["datasets"].split(","), "shots": SHOTS[options["protocol"]][:1], "draws": 1}
     roots = {"": options["root"]} if options["root"] else {}
     inputs = Inputs(roots, False, options["cache"] or default_cache(), "cpu", FeatureOptions(GRID))
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants)
-    for name in suite.datasets:
-        material = open_material(name, suite, registry, inputs, tokens)
-        load_features(material.dataset, material.encoder, inputs.cache, material.options)
-        data = f"{name} by {suite.encoder}" if material.encoder else name
-        yield Tuner(registry, Trials(store.folder), data, material)
+    return Suite.from_options(chosen), inputs
 
 
 def told(tuned: Tuned) -> Iterator[str]:

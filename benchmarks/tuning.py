@@ -89,6 +89,7 @@ class Tuned:
     """What came of it. trials: the default's first. ``chosen``: the best, of equals the earliest."""
 
     variant: Variant
+    data: str
     trials: tuple[Trial, ...]
     searched: Mapping[str, Sequence[Any]]
 
@@ -104,6 +105,13 @@ class Tuned:
     def setting(self) -> dict[str, Any]:
         """The chosen values of what was searched."""
         return {name: self.chosen.parameters[name] for name in self.searched}
+
+    @property
+    def in_words(self) -> str:
+        """What was chosen, and what for."""
+        setting = ", ".join(f"{name}={value}" for name, value in self.setting.items()) or "nothing to choose"
+        better = f"{100 * self.score(self.chosen):.1f} validation mAP, the default {100 * self.score(self.default):.1f}"
+        return f"{self.variant.name} on {self.data}: {setting} ({len(self.trials)} trials: {better})"
 
     def score(self, trial: Trial) -> float:
         """The criterion: the mean over X of validation mAP, over those X that the default does not decline."""
@@ -155,18 +163,22 @@ class Tuner:
     material: Material
     device: str = "cpu"
     _opened: dict[FeatureOptions, Rehearsals] = field(default_factory=dict)
+    _code: dict[str, str] = field(default_factory=dict)  # method -> digest
 
-    def tune(self, variant: Variant, progress: Progress | None = None) -> Tuned:
-        """Run the trials that are not known. `InputError` where the method declines everything."""
+    def tune(self, variant: Variant, progress: Progress | None = None, compute: bool = True) -> Tuned:
+        """Run the trials that are not known. `InputError` where the method declines everything, or may not compute."""
         asked = settings(variant, self.registry)
         found: list[Trial] = []
         for setting in asked:
-            found.append(self.known(setting) or self._try(setting, setting is asked[0]))
+            trial = self.known(setting)
+            if trial is None and not compute:
+                raise InputError(f"{variant.name} is not tuned yet on {self.data}: run the same options first.")
+            found.append(trial or self._try(setting, setting is asked[0]))
             if progress:
                 progress(f"tuning {variant.name} on {self.data}", len(found), len(asked))
         if not found[0].scores:
             raise InputError(f"{variant.name} cannot be tuned on {self.data}: {found[0].reason}.")
-        return Tuned(variant, tuple(found), search_of(variant, self.registry))
+        return Tuned(variant, self.data, tuple(found), search_of(variant, self.registry))
 
     def known(self, setting: Variant) -> Trial | None:
         """The trial of a setting, where there is one."""
@@ -205,8 +217,9 @@ class Tuner:
         return self._opened[options]
 
     def _digest(self, setting: Variant) -> str:
-        code = self.registry.code_digest("method", setting.plugin, defaults=False)
-        parts = [setting.plugin, code, setting.build(self.registry).parameters(), self.games(setting).digest]
+        if setting.plugin not in self._code:
+            self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
+        parts = [setting.plugin, self._code[setting.plugin], setting.build(self.registry).parameters(), self.games(setting).digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
