@@ -219,7 +219,8 @@ class Tuner:
     def _digest(self, setting: Variant) -> str:
         if setting.plugin not in self._code:
             self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
-        parts = [setting.plugin, self._code[setting.plugin], setting.build(self.registry).parameters(), self.games(setting).digest]
+        parameters = setting.build(self.registry).parameters()
+        parts = [setting.plugin, self._code[setting.plugin], parameters, self.games(setting).digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

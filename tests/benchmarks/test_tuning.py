@@ -130,8 +130,9 @@ def test_a_default_that_was_chosen_meets_the_same_others_again(world):
 
 
 def test_the_best_on_rehearsals_is_chosen_by_an_independent_count(world):
-    tuned = world.tune("prototype", FEATURES)
-    games = Rehearsals.of(FEATURES, make_split(FEATURES, shots=5), "made-up")
+    features = make_features(classes=12, per_class=9, noise=1.5)
+    tuned = world.tune("prototype", features)
+    games = Rehearsals.of(features, make_split(features, shots=5), "made-up")
     criterion = {}
     for weight, centring in {(t.parameters["shot_weight"], t.parameters["centring"]) for t in tuned.trials}:
         means = []
@@ -211,7 +212,7 @@ def test_an_interrupted_tuning_goes_on(world, monkeypatch):
     tuned = world.tune("cut", FEATURES)
     games = 3 * len(world.tuner(FEATURES).games(tuned.variant).at(0))
     assert len(world.fits) - done == (10 - len(kept)) * games
-    assert [trial.parameters for trial in tuned.trials][0] == {"kept": 4, "idle": 0.0}
+    assert tuned.default.parameters == {"kept": 4, "idle": 0.0}
     assert world.tune("cut", FEATURES) == tuned
     assert len(world.fits) - done == (10 - len(kept)) * games  # nothing is computed again
 
