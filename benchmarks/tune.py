@@ -27,20 +27,23 @@ from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.rehearsals import SHOTS, Rehearsals, fit_all, mean_ap, rules_of
+from xshot_bench.benchmarks.report.hyperparameters import put_into
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tuned_suite import tuners
-from xshot_bench.benchmarks.tuning import Tuned, Tuner
+from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.methods.base import Declined, Method
 
 ROW = "{:54}" + "{:>20}" * 3 + "{:>7}"
+SWITCHED = ("sm:labels",)  # switches with parameters of their own
 GRID = 7  # of spatial tokens, as run_bench.py has it
 
 
 @click.command()
 @click.argument("names", metavar="METHOD...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every method that declares a search.")
+@click.option("--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Put the table into this.")
 @click.option("--compare", "comparing", is_flag=True, help="Compare the methods as given, and tune nothing.")
 @click.option("--datasets", default="openmoji", show_default=True, help="One or more, with commas between them.")
 @click.option("--encoder", default="lite0-minilm", show_default=True)
@@ -58,9 +61,11 @@ def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: A
     torch.set_num_threads(1)
     registry, store = Registry(options["plugins"]), Store(options["results"])
     if everything:
-        names = (*names, *searching(registry))
+        names = (*names, *searching(registry), *SWITCHED)
     if not names:
         raise InputError("no methods were given. Name some, or ask for --all.")
+    if options["write"] and not everything:
+        raise InputError("--write goes with --all: the table is one of all methods.")
     suite, inputs = _asked(names, options)
     variants = variants_of(suite, registry)
     for _, tuner in tuners(suite, registry, store, inputs):
@@ -68,11 +73,19 @@ def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: A
             scoring.SHARPNESS = options["sharpness"]
             for line in compared(tuner, variants, options["draws"]):
                 click.echo(line)
-        else:
-            with store.writing(), Progress() as progress:
-                for variant in variants:
-                    for line in told(tuner.tune(variant, progress.stage)):
-                        click.echo(line)
+            continue
+        with store.writing(), Progress() as progress:
+            found = []
+            for variant in variants:
+                try:
+                    found.append(tuner.tune(variant, progress.stage))
+                except Untunable as reason:
+                    click.echo(f"Left out: {reason}")
+                    continue
+                for line in told(found[-1]):
+                    click.echo(line)
+        if options["write"]:
+            put_into(options["write"], sorted(found, key=lambda tuned: tuned.variant.name))
 
 
 def searching(registry: Registry) -> list[str]:

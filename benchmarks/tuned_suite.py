@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ from xshot_bench.benchmarks.plan import Inputs, open_material, variants_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.benchmarks.tuning import Progress, Trials, Tuned, Tuner, search_of
+from xshot_bench.benchmarks.tuning import Progress, Trials, Tuned, Tuner, Untunable, search_of
 from xshot_bench.datasets.encode import load_features
+
+logger = logging.getLogger(__name__)
 
 
 def tuners(
@@ -44,7 +47,7 @@ def tune_suite(
     *,
     compute: bool = True,
 ) -> tuple[Suite, list[Tuned]]:
-    """The suite with what was found, and how. Methods without a ``search`` stay as they are.
+    """The suite with what was found, and how. Methods without a ``search`` stay as they are, as do those that decline.
 
     `InputError` where no method has one, a dataset has nothing to tune on, or without ``compute`` a trial is missing.
     """
@@ -59,9 +62,14 @@ def tune_suite(
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
     found: list[Tuned] = []
     for name, tuner in tuners(suite, registry, store, inputs, progress):
-        here = [tuner.tune(variant, progress, compute) for variant in variants]
+        here = []
+        for variant in variants:
+            try:
+                here.append(tuner.tune(variant, progress, compute))
+            except Untunable as reason:
+                logger.warning("%s It runs as it is.", reason)
         parameters[name] = {tuned_name(tuned.variant): tuned.setting for tuned in here}
         found += here
-    renamed = {variant.name: tuned_name(variant) for variant in variants}
+    renamed = {tuned.variant.name: tuned_name(tuned.variant) for tuned in found}
     baseline = renamed.get(suite.baseline, suite.baseline)
     return suite.model_copy(update={"tuned": parameters, "baseline": baseline}), found

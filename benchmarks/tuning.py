@@ -34,6 +34,10 @@ SEED = 0  # of the draw of the others
 Progress = Callable[[str, int, int], None]  # told what is tuned, how many trials are done, and of how many
 
 
+class Untunable(InputError):
+    """A method declines every rehearsal of a dataset, or breaks down at its default."""
+
+
 class Trial(BaseModel):
     """What one setting scored.
 
@@ -86,11 +90,15 @@ class Trials:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of it. trials: the default's first. ``chosen``: the best, of equals the earliest."""
+    """What came of it. trials: the default's first. ``chosen``: the best, of equals the earliest.
+
+    before: of what was the default at the first tuning of which there are trials.
+    """
 
     variant: Variant
     data: str
     trials: tuple[Trial, ...]
+    before: Trial
     searched: Mapping[str, Sequence[Any]]
 
     @property
@@ -166,7 +174,7 @@ class Tuner:
     _code: dict[str, str] = field(default_factory=dict)  # method -> digest
 
     def tune(self, variant: Variant, progress: Progress | None = None, compute: bool = True) -> Tuned:
-        """Run the trials that are not known. `InputError` where the method declines everything, or may not compute."""
+        """Run the trials that are not known, `InputError` where it may not ``compute`` them. Raises `Untunable`."""
         asked = settings(variant, self.registry)
         found: list[Trial] = []
         for setting in asked:
@@ -177,12 +185,22 @@ class Tuner:
             if progress:
                 progress(f"tuning {variant.name} on {self.data}", len(found), len(asked))
         if not found[0].scores:
-            raise InputError(f"{variant.name} cannot be tuned on {self.data}: {found[0].reason}.")
-        return Tuned(variant, self.data, tuple(found), search_of(variant, self.registry))
+            raise Untunable(f"{variant.name} cannot be tuned on {self.data}: {found[0].reason}.")
+        search = search_of(variant, self.registry)
+        return Tuned(variant, self.data, tuple(found), self._first_default(variant, found[0], search), search)
 
     def known(self, setting: Variant) -> Trial | None:
         """The trial of a setting, where there is one."""
-        return self.trials.known.get(self._digest(setting))
+        return self.trials.known.get(self._digest(setting, setting.build(self.registry).parameters()))
+
+    def _first_default(self, variant: Variant, default: Trial, search: Mapping[str, Any]) -> Trial:
+        """The earliest trial of a default of this variant."""
+        fixed = {name: value for name, value in default.parameters.items() if name not in search}
+        for digest, trial in self.trials.known.items():
+            same = trial.default and trial.method == variant.plugin and fixed.items() <= trial.parameters.items()
+            if same and digest == self._digest(variant, trial.parameters):
+                return trial
+        return default
 
     def _try(self, setting: Variant, default: bool) -> Trial:
         games, method = self.games(setting), setting.build(self.registry)
@@ -205,7 +223,7 @@ class Tuner:
             reason=reason,
         )
         if not failed:
-            self.trials.add(self._digest(setting), trial)
+            self.trials.add(self._digest(setting, trial.parameters), trial)
         return trial
 
     def games(self, setting: Variant) -> Rehearsals:
@@ -216,10 +234,9 @@ class Tuner:
             self._opened[options] = Rehearsals.of(features, self.material.split, name, self.device)
         return self._opened[options]
 
-    def _digest(self, setting: Variant) -> str:
+    def _digest(self, setting: Variant, parameters: Mapping[str, Any]) -> str:
         if setting.plugin not in self._code:
             self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
-        parameters = setting.build(self.registry).parameters()
         parts = [setting.plugin, self._code[setting.plugin], parameters, self.games(setting).digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ class Cca(LinearMethod):
 
     power: p; the paper has 0. Columns weighted by their correlation count less where that is small.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py), for features of CLIP's kind. The
+    The defaults were chosen on validation classes (docs/hyperparameters.md), for features of CLIP's kind. The
     paper has 7 dimensions for the Wikipedia set's own features, which want regularisation of 0.01 to 0.1.
     """
 

@@ -19,7 +19,7 @@ class Cca3(LinearMethod):
     p = 4. r is ``regularisation`` times the mean eigenvalue of the view's block. Classes without items (the target
     classes at X = 0) have no coordinate in the third view.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     dimensions: int = 128

@@ -24,7 +24,7 @@ class Gda(PosteriorMethod):
 
     with_text: whether the class texts take part.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py); the paper chooses α on validation
+    The defaults were chosen on validation classes (docs/hyperparameters.md); the paper chooses α on validation
     items of each dataset.
     """
 

@@ -25,7 +25,7 @@ class Jrl(LinearMethod):
 
     agreement: λ. smoothness: σ. sparsity: γ. The paper has λ = 1, σ = γ = 1000 and 100 neighbours.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     agreement: float = 10.0
@@ -35,7 +35,7 @@ class Jrl(LinearMethod):
     search: ClassVar = {
         "agreement": (3.0, 10.0, 30.0, 100.0),
         "smoothness": (1.0, 3.0, 10.0),
-        "sparsity": (30.0, 100.0, 300.0),
+        "sparsity": (10.0, 30.0, 100.0),
     }
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ class Ridge(LinearMethod):
     intercept is left out, so the cosine is that of scores centred over the labelled items. A class without items (the
     target classes at X = 0) has no coordinate: its items are known by their likeness to the other classes.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     strength: float = 1000.0

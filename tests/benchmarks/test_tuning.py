@@ -6,16 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COLOURS
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 from worlds import make_features, make_split
 
 from xshot_bench import InputError
+from xshot_bench.benchmarks import tune
 from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.plan import Material
 from xshot_bench.benchmarks.recall import AbsentDataset
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.rehearsals import Rehearsals, fit_all
+from xshot_bench.benchmarks.report.hyperparameters import BEGIN, END, put_into
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.tuning import TRIALS, Trials, Tuner, settings
 from xshot_bench.datasets import kshot
@@ -152,7 +155,7 @@ def test_the_best_on_rehearsals_is_chosen_by_an_independent_count(world):
     found = {(t.parameters["shot_weight"], t.parameters["centring"]): tuned.score(t) for t in tuned.trials}
     assert found == pytest.approx(criterion, abs=1e-3)
     best = max(criterion, key=criterion.get)
-    assert criterion[best] - criterion[1.5, 1.0] > 2e-3  # else the next line says nothing
+    assert criterion[best] - criterion[Prototype().shot_weight, 1.0] > 2e-3  # else the next line says nothing
     assert tuple(tuned.setting.values()) == best
 
 
@@ -343,3 +346,63 @@ def test_a_dry_run_says_that_tuning_comes_first(bench):
     called = bench("--methods", "prototype", "--shots", "1", "--draws", "2", "--tune", "--dry-run")
     assert called.code == 0
     assert "First each method is tuned on each dataset, 12 trials at most" in called.out
+
+
+def test_the_page_gets_its_table_and_keeps_its_words(world, tmp_path):
+    first = world.tune("cut", FEATURES)
+    page = tmp_path / "page.md"
+    page.write_text(f"Words.\n\n{BEGIN}\nold\n{END}\n\nMore words.\n")
+    put_into(page, [first])
+    head, row = (line.split("|") for line in page.read_text().splitlines() if "method" in line or "`cut`" in line)
+    cells = {key.strip(): value.strip() for key, value in zip(head, row, strict=True)}
+    assert cells["searched"] == "kept 1, 2, 4, 8, 16; idle 0, 1"
+    assert cells["chosen"] == f"kept 16\\* (was 4), idle {first.setting['idle']:g}" + " (was 0)" * (
+        first.setting["idle"] > 0
+    )
+    was, now = first.default.means["5"], first.chosen.means["5"]
+    assert (cells["trials"], cells["X = 5"]) == ("10", f"{100 * was:.1f} → {100 * now:.1f}")
+    text = page.read_text()
+    assert text.startswith("Words.\n\n")
+    assert text.endswith("\n\nMore words.\n")
+    assert "old" not in text
+    put_into(page, [first])
+    assert page.read_text() == text
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="has no place for the table"):
+        put_into(page, [first])
+
+
+def test_what_was_the_default_before_is_remembered(world):
+    first = world.tune("cut", FEATURES)
+    (world.folder / "again").mkdir()
+    other = World(world.folder, (world.folder / "again/cut.py",))
+    other.plugins[0].write_text(CUT.replace("kept: int = 4", "kept: int = 16"))
+    again = other.tune("cut", FEATURES)
+    assert (again.before.parameters, again.default.parameters["kept"]) == (first.default.parameters, 16)
+    assert first.before == first.default
+
+
+def test_tune_from_the_command_line(world, colour_folder, capsys, tmp_path):
+    data = ["--datasets", "manifest", "--root", str(colour_folder), "--encoder", "colours", "--plugin", str(COLOURS)]
+    data += ["--plugin", str(world.plugins[0]), "--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "kept")]
+
+    def called(*arguments: str) -> list[str]:
+        tune.main([*arguments, *data], standalone_mode=False)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("cut")]
+
+    lines = called("cut")
+    assert len(lines) == 10
+    scores = [float(line.split(": ")[1].split(" ")[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert "chosen" in lines[0]
+    fits = len(world.fits)
+    assert called("cut") == lines
+    assert len(world.fits) == fits
+    plain, one = called("--compare", "cut", "cut{kept=1}")
+    assert plain.startswith("cut [cosine]")
+    assert plain.count("(+0.000 0.000)") == 3
+    assert one.startswith("cut{kept=1} [cosine]")
+    assert float(one.split("(")[1].split(" ")[0]) < 0
+    for arguments, message in (("cut", "--write", __file__), "--write goes with --all"), ((), "no methods were given"):
+        with pytest.raises(InputError, match=message):
+            called(*arguments)
