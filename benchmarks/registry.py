@@ -195,10 +195,10 @@ def _code(file: Path, methods: Sequence[type] = ()) -> str:
     """A file's code in a normal form, without comments and docstrings, and without the defaults of these methods."""
     tree, names = ast.parse(file.read_bytes()), {cls.__name__ for cls in methods}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name in names:
-            node.body = [ast.Pass(), *(part for part in node.body if not _is_default(part))]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body[0] = ast.Pass()
+        if isinstance(node, ast.ClassDef) and node.name in names:
+            node.body = [part for part in node.body if not _is_default(part)]
     return ast.unparse(tree)
 
 

@@ -30,7 +30,7 @@ class Calip(PairMethod):
     """
 
     text_update: float = 0.1
-    image_update: float = 0.1
+    image_update: float = 0.2
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
     ablations: ClassVar = {"notext": {"text_update": 0.0}, "noimage": {"image_update": 0.0}}
     search: ClassVar = {"text_update": (0.0, 0.03, 0.1), "image_update": (0.1, 0.2, 0.3, 0.5)}

@@ -34,7 +34,7 @@ class Kcca(EmbeddingMethod):
     kernel: Literal["rbf", "chi2", "cosine"] = "rbf"
     kappa: float = 0.3
     dimensions: int = 64
-    power: float = 2.0
+    power: float = 4.0
     needs: ClassVar = frozenset()
     search: ClassVar = {"kappa": (0.1, 0.3, 1.0), "power": (1.0, 2.0, 4.0, 8.0)}
 

@@ -18,8 +18,8 @@ class Pls(LinearMethod):
     The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
-    dimensions: int = 128
-    power: float = 0.0
+    dimensions: int = 512
+    power: float = 0.1
     search: ClassVar = {"dimensions": (32, 128, 512), "power": (0.0, 0.1, 0.25, 0.4)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

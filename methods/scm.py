@@ -22,9 +22,9 @@ class Scm(PosteriorMethod):
     The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
-    dimensions: int = 128
-    regularisation: float = 30.0
-    strength: float = 0.1
+    dimensions: int = 512
+    regularisation: float = 100.0
+    strength: float = 0.3
     needs: ClassVar = frozenset()
     search: ClassVar = {"dimensions": (128, 512), "regularisation": (30.0, 100.0, 300.0), "strength": (0.1, 0.3, 1.0)}
 

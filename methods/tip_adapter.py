@@ -31,7 +31,7 @@ class TipAdapter(PosteriorMethod):
     """
 
     alpha: float = 10.0
-    beta: float = 3.0
+    beta: float = 1.0
     cache_of: Literal["own", "both"] = "own"
     ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
     search: ClassVar = {"alpha": (3.0, 10.0, 30.0), "beta": (0.3, 1.0, 3.0, 5.5)}

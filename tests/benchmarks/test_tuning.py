@@ -225,7 +225,8 @@ def test_a_default_may_change_and_the_code_may_not(world):
     fits = len(world.fits)
     (world.folder / "again").mkdir()
     other = World(world.folder, (world.folder / "again/cut.py",))
-    other.plugins[0].write_text(CUT.replace("kept: int = 4", "kept: int = 8").replace("(1, 2,", "(2,"))
+    words = CUT.replace("Keeps the first", "Takes the first").replace("(1, 2,", "(2,")
+    other.plugins[0].write_text(words.replace("kept: int = 4", "kept: int = 8"))
     tuned = other.tune("cut", FEATURES)
     assert len(world.fits) == fits
     assert tuned.trials[0].parameters["kept"] == 8
