@@ -56,7 +56,8 @@ def main(methods: tuple[str, ...], dataset: str, encoder: str, shots: int, one: 
         call = [sys.executable, "-m", __spec__.name, name, "--one"]
         call += ["--dataset", dataset, "--encoder", encoder, "--shots", str(shots)]
         done = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
-        rows.append(row(name, json.loads(done.stdout) if done.returncode == 0 else {"reason": done.stderr[-60:]}))
+        failed = {"reason": f"failed: {done.stderr.strip().rpartition(chr(10))[2]}"}
+        rows.append(row(name, json.loads(done.stdout) if done.returncode == 0 else failed))
     headers = ["method", "fit s", "score s", "CPU s", "extra MB", "peak MB", "over"]
     print(f"{dataset} by {encoder}, X = {shots}: one cell, one thread, a fresh process each")
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))

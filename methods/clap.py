@@ -25,9 +25,9 @@ class Clap(HeadMethod):
     weights: λ by ``class``, the mean λ for all (``constant``), or 1 (``balanced``).
     """
 
-    penalty: float = 1.0
+    penalty: float = 0.3
     weights: Literal["class", "constant", "balanced"] = "class"
-    rate: float = 0.01
+    rate: float = 0.003
     epochs: int = 300
     batch: int = 256
 

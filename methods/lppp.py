@@ -30,9 +30,9 @@ class LPpp(HeadMethod):
         paper's algorithm uses the last one.
     """
 
-    alpha_start: float = 250.0
+    alpha_start: float = 100.0
     accumulate_alpha_grad: bool = False
-    epochs: int = 300
+    epochs: int = 1000
 
     ablations: ClassVar = {
         "accumulate": {"accumulate_alpha_grad": True},

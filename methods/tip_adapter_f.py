@@ -23,9 +23,9 @@ class TipAdapterF(HeadMethod):
     """
 
     train_on: Literal["both", "own", "image"] = "own"
-    alpha: float = 1.0
+    alpha: float = 4.0
     beta: float = 1.0
-    rate: float = 1e-2
+    rate: float = 3e-3
     epochs: int = 20
     batch: int = 256
 

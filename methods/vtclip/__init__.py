@@ -74,7 +74,7 @@ class VtClip(PairMethod):
         "raw": {"normalise": "none"},
         "posterior": {"score_by": "posterior"},
     }
-    search: ClassVar = {"rate": (1e-3, 3e-3, 1e-2), "alpha": (0.3, 1.0, 3.0), "steps": (100, 200)}
+    search: ClassVar = {"rate": (1e-3, 3e-3, 1e-2), "alpha": (0.1, 0.3, 1.0, 3.0)}
 
     def fit(self, task: Task) -> None:
         labelled, width = task.labelled, self.width or task.class_text.shape[1]
