@@ -25,9 +25,9 @@ class Clap(HeadMethod):
     weights: λ by ``class``, the mean λ for all (``constant``), or 1 (``balanced``).
     """
 
-    penalty: float = 1.0
+    penalty: float = 0.3
     weights: Literal["class", "constant", "balanced"] = "class"
-    rate: float = 0.01
+    rate: float = 0.003
     epochs: int = 300
     batch: int = 256
 
@@ -38,6 +38,7 @@ class Clap(HeadMethod):
         "image": {"train_on": "image"},
         "own": {"train_on": "own"},
     }
+    search: ClassVar = {"rate": (1e-3, 3e-3, 0.01), "penalty": (0.1, 0.3, 1.0, 3.0)}
 
     def learn(self, given: Samples) -> State:
         state = given.zero_shot | {"weight": given.text.clone().requires_grad_()}

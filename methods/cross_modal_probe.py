@@ -25,12 +25,13 @@ class CrossModalProbe(HeadMethod):
     they are constants, and the last epoch is kept. At X = 0 it learns from the prompts alone.
     """
 
-    rate: float = 1e-3
+    rate: float = 3e-4
     decay: float = 0.01
-    epochs: int = 200
+    epochs: int = 400
     batch: int = 256
 
     ablations: ClassVar = {"image": {"train_on": "image"}, "own": {"train_on": "own"}}
+    search: ClassVar = {"rate": (1e-4, 3e-4, 1e-3), "epochs": (100, 200, 400, 800)}
 
     def samples(self, tasks: Sequence[Task]) -> Samples:
         given = super().samples(tasks)

@@ -30,15 +30,16 @@ class LPpp(HeadMethod):
         paper's algorithm uses the last one.
     """
 
-    alpha_start: float = 250.0
+    alpha_start: float = 100.0
     accumulate_alpha_grad: bool = False
-    epochs: int = 300
+    epochs: int = 1000
 
     ablations: ClassVar = {
         "accumulate": {"accumulate_alpha_grad": True},
         "image": {"train_on": "image"},
         "own": {"train_on": "own"},
     }
+    search: ClassVar = {"alpha_start": (50.0, 100.0, 250.0, 500.0), "epochs": (100, 300, 1000)}
 
     def learn(self, given: Samples) -> State:
         if not given.column.shape[1]:

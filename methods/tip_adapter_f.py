@@ -23,13 +23,14 @@ class TipAdapterF(HeadMethod):
     """
 
     train_on: Literal["both", "own", "image"] = "own"
-    alpha: float = 1.0
+    alpha: float = 4.0
     beta: float = 1.0
-    rate: float = 1e-2
+    rate: float = 3e-3
     epochs: int = 20
     batch: int = 256
 
     ablations: ClassVar = {"frozen": {"epochs": 0}, "both": {"train_on": "both"}, "image": {"train_on": "image"}}
+    search: ClassVar = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (0.5, 1.0, 2.0), "rate": (3e-3, 1e-2, 3e-2)}
 
     def learn(self, given: Samples) -> State:
         state = given.zero_shot | {"keys": unit(given.views.mean(2)).requires_grad_(), "values": given.onehot}

@@ -94,7 +94,7 @@ def test_tip_adapter_f_starts_as_tip_adapter(cache):
     items = World().test_items(task)
     at_first = outputs(fitted(lambda: TipAdapterF(epochs=0, alpha=3.0, beta=2.0, train_on=cache), task), items)
     peer = outputs(fitted(lambda: TipAdapter(alpha=3.0, beta=2.0, cache_of=cache), task), items)
-    trained = outputs(fitted(lambda: TipAdapterF(alpha=3.0, beta=2.0, train_on=cache), task), items)
+    trained = outputs(fitted(lambda: TipAdapterF(alpha=3.0, beta=2.0, rate=0.01, train_on=cache), task), items)
     for a, b, c in zip(at_first, peer, trained, strict=True):
         torch.testing.assert_close(a, b)
         assert not torch.allclose(a, c, atol=1e-2)
@@ -116,7 +116,7 @@ def test_lppp_step_sizes_by_hand():
     rate, alpha_rate = lppp.step_sizes(method.samples([task]))
     assert float(rate) == pytest.approx(4 * 3 / 2)
     assert float(alpha_rate) == pytest.approx(3 / (4 * 2))
-    start = fitted(lambda: LPpp(train_on="image", epochs=0), task).state["image"]
+    start = fitted(lambda: LPpp(train_on="image", alpha_start=250.0, epochs=0), task).state["image"]
     assert start["weight"].tolist() == [[2, 0], [0, 1]]
     assert start["alpha"].flatten().tolist() == pytest.approx([250 * (1 + 0.8) / 2] * 2)
 
@@ -191,7 +191,7 @@ def test_clap_trusts_classes_by_their_zero_shot_probability():
 def test_clap_minimises_its_objective():
     """As SciPy does, from the same start and without a gradient of ours."""
     task = overlapping()
-    method = fitted(lambda: Clap(train_on="image", penalty=2.0, epochs=1500), task)
+    method = fitted(lambda: Clap(train_on="image", penalty=2.0, rate=0.01, epochs=1500), task)
     x, y, t = (part.double().numpy() for part in (task.support.image, task.support.label, task.class_text))
     chosen = np.arange(len(x)), y.astype(int)
 
