@@ -48,7 +48,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Batch:
-    """Labelled pairs of E draws: standardised ``image [E,n,d_i]`` and ``text [E,n,d_t]``, their classes ``label [E,n]``.
+    """Labelled pairs of E draws: standardised ``image [E,n,d_i]`` and ``text [E,n,d_t]``, and classes ``label [E,n]``.
 
     class_text ``[E,C,d]``: the unit texts of all classes, without columns where there are none.
     """
@@ -185,15 +185,15 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
     def descend(
         self, data: Batch, draws: Draws, parameters: Sequence[Tensor], terms: Callable[[Batch, float], Terms]
     ) -> list[dict[str, float]]:
-        """All steps down the sum of a loss's terms, each weighted by the parameter of its name.
+        """All steps down the sum of a loss's terms, each weighted by the parameter of its name, if there is one.
 
         terms: of a batch, and of the share of the training that is behind it. Returned are each draw's last ones.
         """
         optimiser, last = Adam(parameters, self.rate, self.beta1), {}
         for step in range(self.steps):
             last = terms(data.drawn(draws, self.batch), step / self.steps)
-            losses = sum((getattr(self, name) * term for name, term in last.items()), data.image.new_zeros(()))
-            gradients = torch.autograd.grad(losses.sum(), parameters)
+            losses = sum((getattr(self, name, 1.0) * term for name, term in last.items()), data.image.new_zeros(()))
+            gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
             optimiser.step(gradients, (1 + math.cos(math.pi * step / self.steps)) / 2)
         return [{name: float(term[e].detach()) for name, term in last.items()} for e in range(len(data.label))]
 
