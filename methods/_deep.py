@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
@@ -40,6 +40,10 @@ class Draws:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), ``[E, *shape]``."""
         return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.like)
+
+    def positions(self, limit: int, count: int) -> Tensor:
+        """Whole numbers below ``limit``, ``[E, count]``."""
+        return torch.stack([torch.randint(limit, (count,), generator=g) for g in self.generators]).to(self.like.device)
 
     def dropout(self, x: Tensor, rate: float) -> Tensor:
         """``x [E, ...]`` with a part of its numbers set to 0 and the others scaled up."""
@@ -73,8 +77,11 @@ class Batch:
 
     def rows(self, at: Tensor) -> Batch:
         """The pairs at ``at [E,B]``."""
-        draw = torch.arange(len(at), device=at.device)[:, None]
-        return replace(self, image=self.image[draw, at], text=self.text[draw, at], label=self.label[draw, at])
+        return replace(self, image=taken(self.image, at), text=taken(self.text, at), label=self.label.gather(1, at))
+
+    def of_classes(self, codes: Tensor) -> Tensor:
+        """Each pair's class's row of ``codes [E,C,d]``, ``[E,n,d]``."""
+        return taken(codes, self.label)
 
     def drawn(self, draws: Draws, size: int) -> Batch:
         """``size`` pairs of each draw, with replacement, each class equally often: a shot is not swamped."""
@@ -98,25 +105,49 @@ class Network:
             start = (2 * draws.uniform(inputs + 1, outputs) - 1) / inputs**0.5
             self.layers.append((start[:, 1:].clone().requires_grad_(), start[:, :1].clone().requires_grad_()))
 
+    @classmethod
+    def of_rows(cls, rows: Tensor) -> Network:
+        """The inner products with ``rows [E,C,d]``, ``[E,n,d] -> [E,n,C]``."""
+        network = cls.__new__(cls)
+        network.activation, network.last = "relu", False
+        network.layers = [(rows.mT, torch.zeros_like(rows[:, None, :, 0]))]
+        return network
+
     def __call__(self, x: Tensor, between: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
         """``between`` is applied to what is passed on from layer to layer: dropout, say."""
+        return self.layer_by_layer(x, between)[-1]
+
+    def layer_by_layer(self, x: Tensor, between: Callable[[Tensor], Tensor] = lambda x: x) -> list[Tensor]:
+        """The input and the output of every layer."""
+        passed = [x]
         for i, (weight, bias) in enumerate(self.layers):
             x = x @ weight + bias
             if self.last or i < len(self.layers) - 1:
                 x = between(ACTIVATIONS[self.activation](x))
-        return x
+            passed.append(x)
+        return passed
 
     @property
     def parameters(self) -> list[Tensor]:
         return [part for layer in self.layers for part in layer]
 
-    def only(self, draw: int, outputs: int | None = None) -> Network:
-        """The network of one draw by itself, detached; with the first ``outputs`` numbers of its output alone."""
-        one = copy.copy(self)
-        one.layers = [(weight[draw].detach().clone(), bias[draw].detach().clone()) for weight, bias in self.layers]
-        weight, bias = one.layers[-1]
-        one.layers[-1] = (weight[:, :outputs].contiguous(), bias[:, :outputs].contiguous())
-        return one
+    def only(self, draw: int) -> Network:
+        """The network of one draw by itself, detached."""
+        return self._with((weight[draw].detach().clone(), bias[draw].detach().clone()) for weight, bias in self.layers)
+
+    def fixed(self) -> Network:
+        """The same, for gradients to go through and not into."""
+        return self._with((weight.detach(), bias.detach()) for weight, bias in self.layers)
+
+    def first(self, outputs: int) -> Network:
+        """The same with the first ``outputs`` numbers of its output alone."""
+        weight, bias = self.layers[-1]
+        return self._with([*self.layers[:-1], (weight[..., :outputs], bias[..., :outputs])])
+
+    def _with(self, layers: Iterable[tuple[Tensor, Tensor]]) -> Network:
+        other = copy.copy(self)
+        other.layers = list(layers)
+        return other
 
 
 @dataclass(frozen=True)
@@ -226,3 +257,12 @@ def learnt_of(
         Learnt({m: network[m].only(e) for m in MODALITIES}, classifier and classifier.only(e), one)
         for e, one in enumerate(watched)
     ]
+
+
+def taken(x: Tensor, at: Tensor) -> Tensor:
+    """The rows of ``x [E,n,d]`` at ``at [E,B]``, ``[E,B,d]``."""
+    return x[torch.arange(len(at), device=at.device)[:, None], at]
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum(0)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of
+from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of, taken
 from xshot_bench.methods._training import unit
 from xshot_bench.methods.base import MODALITIES, Task
 
@@ -87,9 +87,8 @@ class Acmr(DeepMethod):
 
         Where no item is of another class the position is -1, and nothing is asked of that anchor.
         """
-        draw = torch.arange(len(anchor), device=anchor.device)[:, None]
         near = (anchor - positive).square().sum(2) / 2
-        far = (anchor - others[draw, negative]).square().sum(2) / 2
+        far = (anchor - taken(others, negative)).square().sum(2) / 2
         return ((self.margin + self.pull * near - far).relu() * (negative >= 0)).mean(1)
 
 

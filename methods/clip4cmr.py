@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of
+from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of, total
 from xshot_bench.methods._training import unit
 from xshot_bench.methods.base import MODALITIES, Modality, Task
 from xshot_bench.methods.dscmr import regression
@@ -72,10 +72,8 @@ class Clip4Cmr(DeepMethod):
         learnt = [p for one in (*network.values(), classifier) for p in one.parameters]
         watched = self.descend(data, draws, learnt, terms)
         with torch.no_grad():
-            both = sum((data.onehot.mT @ unit(network[m](data[m])) for m in MODALITIES), torch.zeros_like(centre))
-        means = Network(draws, [self.common, data.class_text.shape[1]])
-        means.layers = [(unit(both).mT, torch.zeros_like(means.layers[0][1]))]
-        return learnt_of(network, means, watched)
+            sums = total(data.onehot.mT @ unit(network[m](data[m])) for m in MODALITIES)
+        return learnt_of(network, Network.of_rows(unit(sums)), watched)
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         return unit(super().embed(x, modality))
