@@ -108,6 +108,7 @@ class _BatchSize(click.ParamType):
 @click.option("--ladder", is_flag=True, help="Print every test behind each difference, with its question.")
 @click.option("--oracle", is_flag=True, default=None, help="Show what knowing the labels would score.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
+@click.option("--tune", is_flag=True, help="Choose each method's parameters on classes (items) that are no test items.")
 @click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
 @click.option("--root", "roots", multiple=True, metavar="[DATASET=]DIR", help="The folder of a dataset of yours.")
 @click.option("--skip-bad-items", is_flag=True, help="Go on without a dataset's bad items, and say how many.")

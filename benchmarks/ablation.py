@@ -75,6 +75,12 @@ def parse_variant(registry: Registry, text: str, settings: Mapping[str, Mapping[
     return Variant(label, entry.name, overrides)
 
 
+def tuned_name(variant: Variant) -> str:
+    """What a variant is called once parameters were found for it: ``ridge:tuned``, ``flexclip:nogen+tuned``."""
+    head, brace, inside = variant.name.partition("{")
+    return f"{head}{'+' if ':' in head else ':'}tuned{brace}{inside}"
+
+
 def ablation(registry: Registry, name: str, settings: Mapping[str, Mapping[str, str]]) -> list[Variant]:
     """What ``--ablate name`` asks for: the full method, and what is to be compared with it.
 

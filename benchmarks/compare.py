@@ -58,6 +58,7 @@ def compare(plan: Plan, records: dict[str, Record], store: Store) -> Comparison:
         margin=suite.margin / 100,
         power=power(found, len(pairs)),
         rankings=rankings(rows),
+        tuned=suite.tuned,
     )
 
 

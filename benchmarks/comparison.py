@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from xshot_bench.benchmarks.ablation import Group
 from xshot_bench.benchmarks.significance import Correction, Effect, Estimate, Matters, MeanSquares
@@ -155,7 +155,7 @@ class Comparison:
     """All that the tables say.
 
     hypotheses: how many tests the ``correction`` is over. margin: a difference of less than this does not matter.
-    pairs: every hypothesis. rankings: one for each X.
+    pairs: every hypothesis. rankings: one for each X. tuned: dataset -> method -> the parameters found for it there.
     """
 
     encoder: str
@@ -169,6 +169,7 @@ class Comparison:
     margin: float = 0.005
     power: Power | None = None
     rankings: tuple[Ranking, ...] = ()
+    tuned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def hypotheses(self) -> int:

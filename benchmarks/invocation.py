@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
+from xshot_bench.benchmarks.tuned_suite import tune_suite
+from xshot_bench.benchmarks.tuning import TRIALS
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.datasets.fetching import fetch
@@ -52,6 +54,7 @@ class Invocation:
     workers: int
     mlflow_uri: str
     force: bool
+    tune: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Invocation:
@@ -77,10 +80,23 @@ class Invocation:
             workers=options["jobs"] or (cores if device == "cpu" else 1),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
+            tune=options["tune"],
         )
 
     def plan(self) -> Plan:
         return make_plan(self.suite, self.registry, self.store, self.inputs, self.force)
+
+    def tuned(self, compute: bool = True) -> Invocation:
+        """With the parameters that tuning finds, if it was asked for; without ``compute`` from trials there are."""
+        if not self.tune:
+            return self
+        with Progress() as progress:
+            suite, found = tune_suite(
+                self.suite, self.registry, self.store, self.inputs, progress.stage, compute=compute
+            )
+        for tuned in found:
+            click.echo(tuned.in_words, err=True)
+        return replace(self, suite=suite)
 
 
 def main(options: Mapping[str, Any]) -> int:
@@ -90,6 +106,7 @@ def main(options: Mapping[str, Any]) -> int:
         click.echo(_forecast(call, call.plan()))
         return 0
     with call.store.writing():
+        call = call.tuned()
         plan = call.plan()
         comparison, tracker = run_suite(call, plan, Progress())
     _show(comparison, options["style"], options["ladder"])
@@ -247,6 +264,7 @@ def _forecast(call: Invocation, plan: Plan) -> str:
         time = f"{todo} to compute, about {left / call.workers:.0f} s with {call.workers} at once"
     encode = [m.name for m in plan.materials if not m.encoded]
     more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
+    more += f". First each method is tuned on each dataset, {TRIALS} trials at most" if call.tune else ""
     return f"{len(plan.cells)} cells: {counts}. {time[0].upper()}{time[1:]}{more}."
 
 

@@ -50,7 +50,8 @@ class Invoked(BaseModel):
 
 def id_of(suite: Suite) -> str:
     """16 hex digits of the suite's SHA-256."""
-    return hashlib.sha256(suite.model_dump_json().encode()).hexdigest()[:16]
+    untuned = None if suite.tuned else {"tuned"}
+    return hashlib.sha256(suite.model_dump_json(exclude=untuned).encode()).hexdigest()[:16]
 
 
 class Invocations:

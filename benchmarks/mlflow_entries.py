@@ -91,7 +91,12 @@ def invocation_tags(invoked: Invoked) -> dict[str, str]:
 
 def invocation_params(invoked: Invoked) -> list[Param]:
     suite = invoked.suite.model_dump()
-    return _params({key: ",".join(map(str, v)) if isinstance(v, tuple) else v for key, v in suite.items()})
+    tuned = suite.pop("tuned")
+    named = {key: ",".join(map(str, v)) if isinstance(v, tuple) else v for key, v in suite.items()}
+    for dataset, found in tuned.items():
+        for method, values in found.items():
+            named[f"tuned/{dataset}/{method}"] = ", ".join(f"{name}={value}" for name, value in values.items())
+    return _params(named)
 
 
 def invocation_metrics(folder: Path) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep
+from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep, tuned_name
 from xshot_bench.benchmarks.episode import check_setting
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
@@ -109,7 +109,11 @@ def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
     unknown = set(suite.settings) - {variant.plugin for variant in variants}
     if unknown:
         raise InputError(f"--set names {sorted(unknown)[0]!r}, which is not among the methods of this run.")
-    parse_variant(registry, suite.baseline, {})  # it may be left out of the run, but must be one
+    tuned = {name for found in suite.tuned.values() for name in found}
+    renamed = {variant.name: tuned_name(variant) for variant in variants if tuned_name(variant) in tuned}
+    variants = tuple(replace(variant, name=renamed.get(variant.name, variant.name)) for variant in variants)
+    if suite.baseline not in tuned:
+        parse_variant(registry, suite.baseline, {})  # it may be left out of the run, but must be one
     return variants
 
 
@@ -117,14 +121,14 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
     """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
     variants = variants_of(suite, registry)
     tokens = any("tokens" in variant.build(registry).needs for variant in variants)
-    materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
+    materials = [open_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
 
     cells: list[Cell] = []
     jobs: list[Job] = []
     records: dict[str, Record] = {}
     for material in materials:
         for shots in suite.shots:
-            for variant in variants:
+            for variant in (_tuned(suite, variant, material) for variant in variants):
                 group = _draws(suite, registry, variant, material, shots)
                 cells += group
                 todo = []
@@ -136,7 +140,7 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
-                options = _options(material, variant, registry)
+                options = options_of(material, variant, registry)
                 jobs += [
                     Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
                     for bunch in bunches
@@ -159,7 +163,8 @@ def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int
             )
 
 
-def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
+def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
+    """A dataset of the suite, opened but not encoded; ``tokens``: with the spatial tokens that the inputs want."""
     base, _, variant = name.partition("/")
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
@@ -182,10 +187,16 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
     return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
 
 
-def _options(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
+def options_of(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
     """What a method gets of the features: tokens only if it needs them."""
     needed = "tokens" in variant.build(registry).needs
     return material.options if needed else replace(material.options, tokens=0)
+
+
+def _tuned(suite: Suite, variant: Variant, material: Material) -> Variant:
+    """The variant with the parameters that were found for it on this dataset, if any were."""
+    found = suite.tuned.get(material.name, {}).get(variant.name, {})
+    return replace(variant, overrides=dict(variant.overrides) | found)
 
 
 def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: Shots) -> list[Cell]:
@@ -196,7 +207,7 @@ def _draws(suite: Suite, registry: Registry, variant: Variant, material: Materia
         code=registry.code_digest("method", variant.plugin),
         dataset=material.name,
         encoder=suite.encoder if material.encoder else OWN_FEATURES,
-        features=_options(material, variant, registry).name(material.features),
+        features=options_of(material, variant, registry).name(material.features),
         split=material.split.digest,
         gallery=suite.gallery,
         shots=shots,

@@ -29,6 +29,7 @@ def report(options: Mapping[str, Any]) -> int:
     for place in (options["to"], options["figures"]):
         if place and not place.absolute().parent.is_dir():
             raise InputError(f"there is no folder {place.absolute().parent} to write {place.name} to.")
+    call = call.tuned(compute=False)
     plan = _plan(call)
     states = plan.counts()
     if not states["done"]:

@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,17 +92,18 @@ class Registry:
                 ) from error
         return self._classes[key]
 
-    def code_digest(self, kind: Kind, name: str) -> str:
+    def code_digest(self, kind: Kind, name: str, defaults: bool = True) -> str:
         """SHA-256 (hex) of the entry's code, so that a changed method is run again.
 
         Covered are its own files and the modules of ``methods/`` that these import, directly or not; words (comments,
-        docstrings, layout) are not.
+        docstrings, layout) are not, nor without ``defaults`` those of a method's parameters, its switches and search.
         """
-        path = Path(inspect.getfile(self.load(kind, name)))
+        cls = self.load(kind, name)
+        path = Path(inspect.getfile(cls))
         files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
         digest = hashlib.sha256()
         for file in [*files, *sorted(_shared(files) - set(files))]:
-            digest.update(file.name.encode() + b"\0" + _code(file).encode())
+            digest.update(file.name.encode() + b"\0" + _code(file, () if defaults else cls.__mro__).encode())
         return digest.hexdigest()
 
     def _plugin_entries(self) -> Iterator[Entry]:
@@ -189,13 +191,22 @@ def _imports_of_methods(tree: ast.Module) -> Iterator[Path]:
                 yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
 
 
-def _code(file: Path) -> str:
-    """A file's code in a normal form, without comments and docstrings."""
-    tree = ast.parse(file.read_bytes())
+def _code(file: Path, methods: Sequence[type] = ()) -> str:
+    """A file's code in a normal form, without comments and docstrings, and without the defaults of these methods."""
+    tree, names = ast.parse(file.read_bytes()), {cls.__name__ for cls in methods}
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body[0] = ast.Pass()
+        if isinstance(node, ast.ClassDef) and node.name in names:
+            node.body = [part for part in node.body if not _is_default(part)]
     return ast.unparse(tree)
+
+
+def _is_default(part: ast.stmt) -> bool:
+    """Whether it is a parameter in a method's class, or what the class says of its parameters."""
+    if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part.annotation):
+        return True
+    return re.match(r"(ablations|components|search)\b", ast.unparse(part)) is not None
 
 
 def _can_be_found(package: str) -> bool:

@@ -24,6 +24,7 @@ class Suite(BaseModel):
     protocol: whose rules. shots: every X. draws: how many of the split's support draws. baseline: the method that
     differences are taken to. settings: method -> parameter -> value, from ``--set``. correction: over all hypotheses of
     the table. margin: the difference that matters, in mAP points. oracle: show the mAP of known labels.
+    tuned: dataset -> variant, as ``ridge:tuned`` -> the parameters that ``--tune`` found for it there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class Suite(BaseModel):
     correction: Correction = "holm"
     margin: float = Field(default=0.5, ge=0, le=100)
     oracle: bool = False
+    tuned: dict[str, dict[str, dict[str, Any]]] = {}
 
     @field_validator("methods", "datasets", "shots")
     @classmethod

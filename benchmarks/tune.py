@@ -1,106 +1,148 @@
-"""Compares settings of methods on validation classes: how defaults are chosen without a look at target test items.
+"""Chooses parameters on validation classes, without a look at target test items: defaults, and a user's own.
 
-    python -m xshot_bench.benchmarks.tune flexclip "flexclip rounds=50" "flexclip:nogen gate_bias=0 steps=300"
+    python -m xshot_bench.benchmarks.tune ridge cca flexclip:posterior
+    python -m xshot_bench.benchmarks.tune --all --write docs/hyperparameters.md
+    python -m xshot_bench.benchmarks.tune --compare flexclip "flexclip{rounds=50}" "flexclip:nogen{steps=300}"
 
-The source classes of OpenMoji's default split are dealt into folds; each fold in turn plays the target classes of a
-rehearsal (``Task.rehearsal``), and its held-out pairs are queries and gallery. All candidates meet the same rehearsals.
+Every method gets the same number of trials, drawn from its ``search``, on the same rehearsals (tuning.py,
+rehearsals.py); ``--compare`` shows the candidates given instead. Trials are kept, and an interrupted tuning goes on.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import click
 import numpy as np
 
+from xshot_bench import InputError
 from xshot_bench.benchmarks import scoring
-from xshot_bench.benchmarks.ablation import Variant, parse_variant
-from xshot_bench.benchmarks.episode import Unlabelled, make_episode
-from xshot_bench.benchmarks.metrics import average_precision
-from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
+from xshot_bench.benchmarks.ablation import Variant
+from xshot_bench.benchmarks.plan import Inputs, variants_of
+from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.methods.base import Declined, Method, Pairs, Task
+from xshot_bench.benchmarks.rehearsals import SHOTS, Rehearsals, fit_all, mean_ap, rules_of
+from xshot_bench.benchmarks.report.hyperparameters import put_into
+from xshot_bench.benchmarks.store import Store
+from xshot_bench.benchmarks.suite import Suite
+from xshot_bench.benchmarks.tuned_suite import tuners
+from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
+from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
+from xshot_bench.methods.base import Declined, Method
 
-FOLDS = 4
 ROW = "{:54}" + "{:>20}" * 3 + "{:>7}"
+SWITCHED = ("sm:labels",)  # switches with parameters of their own
+GRID = 7  # of spatial tokens, as run_bench.py has it
 
 
 @click.command()
-@click.argument("candidates", nargs=-1, required=True)
-@click.option("--shots", default="0,1,5", help="Three values of X, for the table's columns.")
-@click.option("--draws", default=1, help="Rehearsals of each fold.")
-@click.option("--sharpness", default=scoring.SHARPNESS, help="Of the posteriors: the protocol's constant.")
-def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) -> None:
-    """Print the mean mAP of each candidate at each X, and its difference to the first with a standard error."""
+@click.argument("names", metavar="METHOD...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every method that declares a search.")
+@click.option("--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Put the table into this.")
+@click.option("--compare", "comparing", is_flag=True, help="Compare the methods as given, and tune nothing.")
+@click.option("--datasets", default="openmoji", show_default=True, help="One or more, with commas between them.")
+@click.option("--encoder", default="lite0-minilm", show_default=True)
+@click.option("--protocol", type=click.Choice(list(SHOTS)), default="xshot", show_default=True)
+@click.option("--root", type=click.Path(path_type=Path), help="The folder of a dataset of yours.")
+@click.option("--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A file of yours.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where features are kept.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where trials are kept.")
+@click.option("--draws", default=1, show_default=True, help="With --compare: rehearsals of each fold.")
+@click.option("--sharpness", default=scoring.SHARPNESS, help="With --compare: of the posteriors.")
+def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: Any) -> None:
+    """Say which parameters are best on validation classes."""
     import torch
 
     torch.set_num_threads(1)
-    scoring.SHARPNESS = sharpness
-    registry = Registry()
-    found: dict[str, dict[int, np.ndarray]] = {}
-    columns = [int(x) for x in shots.split(",")]
-    variants = {text: candidate(registry, text) for text in candidates}
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants.values())
-    games = {x: list(rehearsals(x, draws, tokens)) for x in columns}
-    click.echo(ROW.format("candidate: mAP (difference, standard error)", *(f"X={x}" for x in columns), "s/fit"))
-    for text, variant in variants.items():
+    registry, store = Registry(options["plugins"]), Store(options["results"])
+    if everything:
+        names = (*names, *searching(registry), *SWITCHED)
+    if not names:
+        raise InputError("no methods were given. Name some, or ask for --all.")
+    if options["write"] and not everything:
+        raise InputError("--write goes with --all: the table is one of all methods.")
+    suite, inputs = _asked(names, options)
+    variants = variants_of(suite, registry)
+    for _, tuner in tuners(suite, registry, store, inputs):
+        if comparing:
+            scoring.SHARPNESS = options["sharpness"]
+            for line in compared(tuner, variants, options["draws"]):
+                click.echo(line)
+            continue
+        with store.writing(), Progress() as progress:
+            found = []
+            for variant in variants:
+                try:
+                    found.append(tuner.tune(variant, progress.stage))
+                except Untunable as reason:
+                    click.echo(f"Left out: {reason}")
+                    continue
+                for line in told(found[-1]):
+                    click.echo(line)
+        if options["write"]:
+            put_into(options["write"], sorted(found, key=lambda tuned: tuned.variant.name))
+
+
+def searching(registry: Registry) -> list[str]:
+    """The methods that declare what tuning may choose from."""
+    usable = [entry.name for entry in registry.of("method") if not entry.error]
+    return [name for name in usable if cast("type[Method]", registry.load("method", name)).search]
+
+
+def _asked(names: Sequence[str], options: dict[str, Any]) -> tuple[Suite, Inputs]:
+    """What to play with."""
+    chosen = {"methods": names, "encoder": options["encoder"], "protocol": options["protocol"]}
+    chosen |= {"datasets": options["datasets"].split(","), "shots": SHOTS[options["protocol"]][:1], "draws": 1}
+    roots = {"": options["root"]} if options["root"] else {}
+    inputs = Inputs(roots, False, options["cache"] or default_cache(), "cpu", FeatureOptions(GRID))
+    return Suite.from_options(chosen), inputs
+
+
+def told(tuned: Tuned) -> Iterator[str]:
+    """What a tuning found, a line for each trial, the best marked."""
+    for trial in sorted(tuned.trials, key=tuned.score, reverse=True):
+        setting = " ".join(f"{name}={trial.parameters[name]}" for name in tuned.searched)
+        means = " ".join(f"X={x} {mean:.3f}" for x, mean in trial.means.items()) or trial.reason
+        marks = " chosen" * (trial is tuned.chosen) + " default" * (trial is tuned.default)
+        yield f"{tuned.variant.name} {setting}: {tuned.score(trial):.4f} ({means}; {trial.seconds:.1f} s){marks}"
+
+
+def compared(tuner: Tuner, variants: Sequence[Variant], draws: int) -> Iterator[str]:
+    """The mean mAP of each candidate at each X, and its difference to the first with a standard error."""
+    found: dict[str, dict[Any, np.ndarray]] = {}
+    for i, variant in enumerate(variants):
+        games = replace(tuner.games(variant), draws=draws)
+        if i == 0:
+            columns = (f"X={x}" for x in games.shots)
+            yield ROW.format("candidate: mAP (difference, standard error)", *columns, "s/fit")
         started = time.process_time()
-        scores = {x: [play(variant, registry, *game) for game in games[x]] for x in columns}
-        seconds = (time.process_time() - started) / sum(map(len, games.values()))
-        for rule in dict.fromkeys(name for x in columns for result in scores[x] for name in result):
-            mine = {x: np.array([result.get(rule, np.nan) for result in scores[x]]) for x in columns}
+        scores = {x: _by_rule(variant.build(tuner.registry), games, x) for x in games.shots}
+        seconds = time.process_time() - started
+        count = sum(len(next(iter(by_rule.values()), ())) for by_rule in scores.values())
+        for rule in dict.fromkeys(rule for by_rule in scores.values() for rule in by_rule):
+            mine = {x: np.array(by_rule.get(rule, [np.nan])) for x, by_rule in scores.items()}
             first = found.setdefault(rule, mine)
-            cells = [_cell(mine[x], first[x]) for x in columns]
-            click.echo(ROW.format(f"{text} [{rule}]", *cells, f"{seconds:.1f}"))
+            cells = [_cell(mine[x], first[x]) for x in games.shots]
+            yield ROW.format(f"{variant.name} [{rule}]", *cells, f"{seconds / max(count, 1):.1f}")
 
 
-def rehearsals(shots: int, draws: int, tokens: bool = False) -> Iterator[tuple[Task, Pairs]]:
-    """A task and the held-out pairs of its target classes, for each draw and fold of the source classes."""
-    from xshot_bench.datasets.base import DatasetOptions
-    from xshot_bench.datasets.encode import load_features
-    from xshot_bench.datasets.encoders.lite0_minilm import Lite0MiniLM
-    from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
-    from xshot_bench.datasets.openmoji import OpenMoji
-
-    dataset = OpenMoji.open(DatasetOptions())
-    encoder = Lite0MiniLM.open("")
-    options = FeatureOptions(tokens=encoder.grid if tokens else 0)
-    features = load_features(dataset, encoder, default_cache(), options)
-    for draw in range(draws):
-        task = make_episode(features, dataset.split(), Setting(shots, draw)).task
-        for fold in range(FOLDS):
-            yield dataclasses.replace(task, validation_classes=task.source_classes[fold::FOLDS]).rehearsal(draw)
-
-
-def candidate(registry: Registry, text: str) -> Variant:
-    """``flexclip:nogen rounds=50`` -> the variant with these parameters."""
-    name, *settings = text.split()
-    plugin = name.partition(":")[0]
-    return parse_variant(registry, name, {plugin: dict(setting.split("=", 1) for setting in settings)})
-
-
-def play(variant: Variant, registry: Registry, task: Task, held_out: Pairs) -> dict[str, float]:
-    """The mAP over both directions, by each scoring rule that the method knows; empty where it declines."""
-    method = variant.build(registry)
+def _by_rule(method: Method, games: Rehearsals, shots: Any) -> dict[str, list[float]]:
+    """The mAP of every game by each scoring rule that the method knows; empty where it declines."""
+    played = games.at(shots)
     try:
-        method.fit(task)
+        fitted = fit_all(method, [task for task, _ in played])
     except Declined:
         return {}
-    scores, plain = {}, "pairs" if method.scoring == "pairs" else "cosine"
-    for rule in (plain, "posterior") if hasattr(method, "score_by") else (method.scoring,):
-        if hasattr(method, "score_by"):
-            method.score_by = rule
-        scores[rule] = mean_ap(method, task, held_out)
-    return scores
-
-
-def mean_ap(method: Method, task: Task, items: Pairs) -> float:
-    """mAP@all of ``items`` against each other, the mean of both directions."""
-    seen, label = Unlabelled(items.image, items.text, items.tokens), items.label.numpy()
-    blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
-    return float(np.mean([average_precision(scores, label, label).mean() for scores in blocks]))
+    found: dict[str, list[float]] = {}
+    for one, game in zip(fitted, played, strict=True):
+        for rule in rules_of(one):
+            found.setdefault(rule, []).append(mean_ap(one, *game))
+    return found
 
 
 def _cell(mine: np.ndarray, first: np.ndarray) -> str:
@@ -110,4 +152,8 @@ def _cell(mine: np.ndarray, first: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main(standalone_mode=True)
+    except InputError as wrong:
+        click.echo(f"Error: {wrong}", err=True)
+        sys.exit(2)

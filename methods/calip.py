@@ -23,16 +23,17 @@ class Calip(PairMethod):
 
     In the paper g runs over the class prompts. Here it is any text of the gallery in the first and second term. The
     classes T ``[C,d]`` are the candidates' prompts: attention over the gallery would make a score depend on what else
-    is searched. The paper searches β on the test set; ours were chosen on validation classes (benchmarks/tune.py).
+    is searched. The paper searches β on the test set; ours were chosen on validation classes (docs/hyperparameters.md).
     β₂ = β₃ = 0 is ``clip``.
 
     text_update: β₂. image_update: β₃.
     """
 
     text_update: float = 0.1
-    image_update: float = 0.1
+    image_update: float = 0.2
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
     ablations: ClassVar = {"notext": {"text_update": 0.0}, "noimage": {"image_update": 0.0}}
+    search: ClassVar = {"text_update": (0.0, 0.03, 0.1), "image_update": (0.1, 0.2, 0.3, 0.5)}
 
     def fit(self, task: Task) -> None:
         self.prompts = task.class_text[task.candidates]

@@ -19,7 +19,7 @@ class Cca(LinearMethod):
 
     power: p; the paper has 0. Columns weighted by their correlation count less where that is small.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py), for features of CLIP's kind. The
+    The defaults were chosen on validation classes (docs/hyperparameters.md), for features of CLIP's kind. The
     paper has 7 dimensions for the Wikipedia set's own features, which want regularisation of 0.01 to 0.1.
     """
 
@@ -27,6 +27,7 @@ class Cca(LinearMethod):
     regularisation: float = 3.0
     power: float = 2.0
     ablations: ClassVar = {"unweighted": {"power": 0.0}}
+    search: ClassVar = {"regularisation": (0.3, 1.0, 3.0, 10.0), "power": (1.0, 2.0, 4.0)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         to_image, to_text = (_inverse_root(regularised(x.T @ x / len(x), self.regularisation)) for x in (image, text))

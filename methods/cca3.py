@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from scipy.linalg import block_diag, eigh
 
@@ -17,12 +19,13 @@ class Cca3(LinearMethod):
     p = 4. r is ``regularisation`` times the mean eigenvalue of the view's block. Classes without items (the target
     classes at X = 0) have no coordinate in the third view.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     dimensions: int = 128
     regularisation: float = 1.0
     power: float = 4.0
+    search: ClassVar = {"regularisation": (0.1, 0.3, 1.0, 3.0), "power": (2.0, 4.0, 8.0)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         classes = one_hot(label)

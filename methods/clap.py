@@ -38,6 +38,7 @@ class Clap(HeadMethod):
         "image": {"train_on": "image"},
         "own": {"train_on": "own"},
     }
+    search: ClassVar = {"rate": (1e-3, 3e-3, 0.01), "penalty": (0.1, 0.3, 1.0, 3.0)}
 
     def learn(self, given: Samples) -> State:
         state = given.zero_shot | {"weight": given.text.clone().requires_grad_()}

@@ -30,6 +30,7 @@ class ClipAdapter(AdapterMethod):
         "image": {"adapt": "image"},
         "posterior": {"score_by": "posterior"},
     }
+    search: ClassVar = {"ratio": (0.2, 0.35, 0.5, 0.7), "rate": (1e-4, 3e-4, 1e-3), "epochs": (50, 200)}
 
     def learn(self, given: Samples) -> State:
         d = given.text.shape[2]

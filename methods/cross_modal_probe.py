@@ -31,6 +31,7 @@ class CrossModalProbe(HeadMethod):
     batch: int = 256
 
     ablations: ClassVar = {"image": {"train_on": "image"}, "own": {"train_on": "own"}}
+    search: ClassVar = {"rate": (1e-4, 3e-4, 1e-3), "epochs": (100, 200, 400, 800)}
 
     def samples(self, tasks: Sequence[Task]) -> Samples:
         given = super().samples(tasks)

@@ -24,7 +24,7 @@ class Gda(PosteriorMethod):
 
     with_text: whether the class texts take part.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py); the paper chooses α on validation
+    The defaults were chosen on validation classes (docs/hyperparameters.md); the paper chooses α on validation
     items of each dataset.
     """
 
@@ -32,6 +32,7 @@ class Gda(PosteriorMethod):
     with_text: bool = True
     needs: ClassVar = frozenset()
     ablations: ClassVar = {"notext": {"with_text": False}, "nogda": {"alpha": 0.0}}
+    search: ClassVar = {"alpha": (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}
 
     def fit(self, task: Task) -> None:
         prompted = self.with_text and task.joint and task.class_text.shape[1] > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from sklearn.neighbors import kneighbors_graph
 
@@ -23,13 +25,18 @@ class Jrl(LinearMethod):
 
     agreement: λ. smoothness: σ. sparsity: γ. The paper has λ = 1, σ = γ = 1000 and 100 neighbours.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     agreement: float = 10.0
     smoothness: float = 3.0
     sparsity: float = 30.0
     neighbours: int = 100
+    search: ClassVar = {
+        "agreement": (3.0, 10.0, 30.0, 100.0),
+        "smoothness": (1.0, 3.0, 10.0),
+        "sparsity": (10.0, 30.0, 100.0),
+    }
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         views, classes = (image, text), one_hot(label)

@@ -28,14 +28,15 @@ class Kcca(EmbeddingMethod):
         with m the mean distance over the pairs; or ``cosine``.
     kappa: κ. dimensions, power: columns kept, and p, as in ``cca``.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     kernel: Literal["rbf", "chi2", "cosine"] = "rbf"
     kappa: float = 0.3
     dimensions: int = 64
-    power: float = 2.0
+    power: float = 4.0
     needs: ClassVar = frozenset()
+    search: ClassVar = {"kappa": (0.1, 0.3, 1.0), "power": (1.0, 2.0, 4.0, 8.0)}
 
     def fit(self, task: Task) -> None:
         labelled = task.labelled

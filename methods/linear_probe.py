@@ -30,6 +30,7 @@ class LinearProbe(PosteriorMethod):
     train_on: Literal["own", "both"] = "both"
     needs: ClassVar = frozenset({"joint"})
     ablations: ClassVar = {"own": {"train_on": "own"}}
+    search: ClassVar = {"train_on": ("own", "both")}
 
     def fit(self, task: Task) -> None:
         if not task.shots:

@@ -39,6 +39,7 @@ class LPpp(HeadMethod):
         "image": {"train_on": "image"},
         "own": {"train_on": "own"},
     }
+    search: ClassVar = {"alpha_start": (50.0, 100.0, 250.0, 500.0), "epochs": (100, 300, 1000)}
 
     def learn(self, given: Samples) -> State:
         if not given.column.shape[1]:

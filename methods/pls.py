@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from xshot_bench.methods._linear import LinearMethod
@@ -13,11 +15,12 @@ class Pls(LinearMethod):
     C_xy is the cross-covariance of the standardised labelled pairs; labels are unused, and X = 0 works. The first
     ``dimensions`` columns are kept, scaled by Sᵖ: p = ``power``, 0 in the papers.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
-    dimensions: int = 128
-    power: float = 0.0
+    dimensions: int = 512
+    power: float = 0.1
+    search: ClassVar = {"dimensions": (32, 128, 512), "power": (0.0, 0.1, 0.25, 0.4)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         left, covariance, right = np.linalg.svd(image.T @ text / len(image), full_matrices=False)

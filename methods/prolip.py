@@ -33,6 +33,7 @@ class ProLip(AdapterMethod):
         "posterior": {"score_by": "posterior"},
         "free": {"strength": 0.0},
     }
+    search: ClassVar = {"rate": (1e-4, 3e-4, 1e-3), "strength": (0.03, 0.1, 0.3, 1.0)}
 
     def learn(self, given: Samples) -> State:
         eye = torch.eye(given.text.shape[2], dtype=given.text.dtype, device=given.text.device)

@@ -25,13 +25,15 @@ class Prototype(PosteriorMethod):
     shots_of: the modality m of the items in the mean, seen from the item that is classified: its ``own``,
         the ``other``, or ``both``.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py): ``own`` is worse at one shot, ``other`` always.
+    The defaults were chosen on validation classes (docs/hyperparameters.md). There ``own`` was worse at one shot, and
+    ``other`` always.
     """
 
-    shot_weight: float = 1.5
+    shot_weight: float = 1.0
     centring: float = 1.0
     shots_of: Literal["own", "other", "both"] = "both"
     ablations: ClassVar = {"noshots": {"shot_weight": 0.0}, "uncentred": {"centring": 0.0}}
+    search: ClassVar = {"shot_weight": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0), "centring": (0.5, 1.0)}
 
     def fit(self, task: Task) -> None:
         known, classes = task.source, task.source_classes

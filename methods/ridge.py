@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from xshot_bench.methods._linear import LinearMethod, one_hot
@@ -14,10 +16,11 @@ class Ridge(LinearMethod):
     intercept is left out, so the cosine is that of scores centred over the labelled items. A class without items (the
     target classes at X = 0) has no coordinate: its items are known by their likeness to the other classes.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
     strength: float = 1000.0
+    search: ClassVar = {"strength": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 1e5, 1e6)}
 
     def maps(self, image: np.ndarray, text: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         classes = one_hot(label)

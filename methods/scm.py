@@ -19,13 +19,14 @@ class Scm(PosteriorMethod):
 
     dimensions, regularisation: of the CCA (see ``cca``). strength: scikit-learn's C.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py).
+    The defaults were chosen on validation classes (docs/hyperparameters.md).
     """
 
-    dimensions: int = 128
-    regularisation: float = 30.0
-    strength: float = 0.1
+    dimensions: int = 512
+    regularisation: float = 100.0
+    strength: float = 0.3
     needs: ClassVar = frozenset()
+    search: ClassVar = {"dimensions": (128, 512), "regularisation": (30.0, 100.0, 300.0), "strength": (0.1, 0.3, 1.0)}
 
     def fit(self, task: Task) -> None:
         if not task.shots or len(task.candidates) < 2:

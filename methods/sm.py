@@ -18,7 +18,7 @@ class SemanticMatching(PosteriorMethod):
         ``prompts``: the class prompts' text features t(c), zero-shot: logits(x) = s x·t(c), s the logit scale.
         ``labels``: the paper's own; multinomial logistic regression for each modality on its standardised features,
             learnt from the labelled items of the candidate classes. Works on separate spaces; declines X = 0.
-    strength: scikit-learn's C of these regressions, chosen on validation classes (benchmarks/tune.py).
+    strength: scikit-learn's C of these regressions, chosen on validation classes (docs/hyperparameters.md).
 
     The paper compares posteriors by several distances; here it is the dot product, as for all posterior methods.
     """
@@ -27,6 +27,7 @@ class SemanticMatching(PosteriorMethod):
     strength: float = 0.01
     needs: ClassVar = frozenset()
     ablations: ClassVar = {"labels": {"classes_from": "labels"}}
+    search: ClassVar = {"strength": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)}  # of :labels
 
     def fit(self, task: Task) -> None:
         if self.classes_from == "prompts":

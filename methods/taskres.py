@@ -26,6 +26,7 @@ class TaskRes(HeadMethod):
     batch: int = 256
 
     ablations: ClassVar = {"image": {"train_on": "image"}, "own": {"train_on": "own"}}
+    search: ClassVar = {"rate": (5e-4, 1e-3, 2e-3, 4e-3), "epochs": (50, 100, 200)}
 
     def learn(self, given: Samples) -> State:
         state = given.zero_shot | {"residual": torch.zeros_like(given.text, requires_grad=True)}

@@ -27,13 +27,14 @@ class TipAdapter(PosteriorMethod):
 
     cache_of: the modality of the cached items, seen from the item that is classified: its ``own``, or ``both``.
 
-    The defaults were chosen on validation classes (benchmarks/tune.py); the paper starts from α = 1, β = 5.5.
+    The defaults were chosen on validation classes (docs/hyperparameters.md); the paper starts from α = 1, β = 5.5.
     """
 
     alpha: float = 10.0
-    beta: float = 3.0
+    beta: float = 1.0
     cache_of: Literal["own", "both"] = "own"
     ablations: ClassVar = {"nocache": {"alpha": 0.0}, "both": {"cache_of": "both"}}
+    search: ClassVar = {"alpha": (3.0, 10.0, 30.0), "beta": (0.3, 1.0, 3.0, 5.5)}
 
     def fit(self, task: Task) -> None:
         labelled = task.labelled.of(task.candidates if task.shots else task.candidates[:0])

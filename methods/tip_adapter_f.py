@@ -30,6 +30,7 @@ class TipAdapterF(HeadMethod):
     batch: int = 256
 
     ablations: ClassVar = {"frozen": {"epochs": 0}, "both": {"train_on": "both"}, "image": {"train_on": "image"}}
+    search: ClassVar = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (0.5, 1.0, 2.0), "rate": (3e-3, 1e-2, 3e-2)}
 
     def learn(self, given: Samples) -> State:
         state = given.zero_shot | {"keys": unit(given.views.mean(2)).requires_grad_(), "values": given.onehot}

@@ -57,6 +57,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     lines += [*_spread(comparison), *_incomplete(comparison)]
     named = dict.fromkeys((row.method, row.also) for row in comparison.rows if row.also)
     lines += [f"{method} is also {', '.join(also)}: run once, shown once." for method, also in named]
+    lines += list(_tuned(comparison))
     if len(comparison.datasets) > 1:
         lines += ranked(comparison.rankings)
     return lines
@@ -77,6 +78,12 @@ def ranked(rankings: Sequence[Ranking]) -> list[str]:
         told = f"not told apart: {'; '.join(tied)}" if tied else "all told apart"
         lines.append(f"X={ranking.shots}, pairs: {ranking.refused or f'{told} (Wilcoxon, Holm)'}.")
     return list(dict.fromkeys(lines))
+
+
+def _tuned(comparison: Comparison) -> Iterator[str]:
+    for dataset, found in comparison.tuned.items():
+        settings = (f"{name} {', '.join(f'{k}={v}' for k, v in values.items())}" for name, values in found.items())
+        yield f"tuned on {dataset} without its test items: {'; '.join(settings)}."
 
 
 def _tested(comparison: Comparison, differences: Sequence[Difference], one_draw: bool) -> Iterator[str]:

@@ -27,7 +27,7 @@ class VtClip(PairMethod):
 
     There is no official code and the paper's settings could not be read, so that no number of this is the paper's. Ours
     are the rest: W_o = 0 at first (so training starts at zero-shot), the width, the loss for retrieval and all values
-    below, chosen on validation classes with benchmarks/tune.py. Trained with AdamW at a cosine rate on all labelled
+    below, chosen on validation classes (docs/hyperparameters.md). Trained with AdamW at a cosine rate on all labelled
     items, classes drawn equally often. At X = 0 it learns from the source items; any text can be compared, for the
     attention knows no classes.
 
@@ -74,6 +74,7 @@ class VtClip(PairMethod):
         "raw": {"normalise": "none"},
         "posterior": {"score_by": "posterior"},
     }
+    search: ClassVar = {"rate": (1e-3, 3e-3, 1e-2), "alpha": (0.3, 1.0, 3.0), "steps": (100, 200)}
 
     def fit(self, task: Task) -> None:
         labelled, width = task.labelled, self.width or task.class_text.shape[1]
