@@ -179,6 +179,11 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
     needs: ClassVar = frozenset()
     stack: ClassVar = True
 
+    def __post_init__(self) -> None:
+        self.standard: dict[Modality, Standard] = {}
+        self.learnt = Learnt({}, None, {})
+        self.candidates = torch.empty(0, dtype=torch.long)
+
     @abstractmethod
     def learn(self, data: Batch, tasks: Sequence[Task]) -> Sequence[Learnt]:
         """Train on the labelled pairs of all draws."""
@@ -196,15 +201,15 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
         return fitted
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
-        return self.network[modality](self.standard[modality](x))
+        return self.learnt.network[modality](self.standard[modality](x))
 
     def logits(self, x: Tensor, modality: Modality) -> Tensor:
-        if self.classifier is None:
-            raise NotImplementedError("this method has no classifier")
-        return self.classifier(self.embed(x, modality))[:, self.candidates]
+        if self.learnt.classifier is None:
+            raise Declined("nothing is known of the target classes that a classifier could learn from")
+        return self.learnt.classifier(self.embed(x, modality))[:, self.candidates]
 
     def diagnostics(self) -> dict[str, float]:
-        return self.watched
+        return self.learnt.watched
 
     def check(self, task: Task) -> None:
         """Raise `Declined` with a reason where the method does not apply."""
@@ -220,7 +225,8 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
 
         terms: of a batch, and of the share of the training that is behind it. Returned are each draw's last ones.
         """
-        optimiser, last = Adam(parameters, self.rate, self.beta1), {}
+        optimiser = Adam(parameters, self.rate, self.beta1)
+        last: Terms = {}
         for step in range(self.steps):
             last = terms(data.drawn(draws, self.batch), step / self.steps)
             losses = sum((getattr(self, name, 1.0) * term for name, term in last.items()), data.image.new_zeros(()))
@@ -232,16 +238,14 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
         for task in tasks:
             self.check(task)
         standards = [{m: Standard.of(task.labelled[m]) for m in MODALITIES} for task in tasks]
-        stacked = (
+        image, text = (
             torch.stack([standard[m](task.labelled[m]) for standard, task in zip(standards, tasks, strict=True)])
             for m in MODALITIES
         )
         label = torch.stack([task.labelled.label for task in tasks])
-        data = Batch(*stacked, label, torch.stack([task.class_text for task in tasks]))
-        learnt = self.learn(data, tasks)
+        learnt = self.learn(Batch(image, text, label, torch.stack([task.class_text for task in tasks])), tasks)
         for method, task, standard, one in zip(fitted, tasks, standards, learnt, strict=True):
-            method.standard, method.candidates = standard, task.candidates
-            method.network, method.classifier, method.watched = one.network, one.classifier, one.watched
+            method.standard, method.learnt, method.candidates = standard, one, task.candidates
 
 
 def entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Acmr(DeepMethod):
     }
     components: ClassVar = ("nolabel", "notriplet", "noadversary")
     search: ClassVar = {
-        "steps": (50, 100, 200, 400),
+        "steps": (100, 200, 300),
         "rate": (1e-4, 3e-4, 1e-3),
         "triplet": (0.06, 0.6),
         "adversary": (0.1, 1.0),

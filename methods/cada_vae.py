@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import ClassVar, Literal
 
 import torch
@@ -93,8 +93,7 @@ class CadaVae(DeepMethod):
                 "kl": rising(share, 0, 0.93) * total(divergence(*q) for q in posterior.values()),
                 "cross": rising(share, 0.21, 0.75) * total(absolute(decoder[b](z[a]), x[b]) for a, b in pairs),
                 "distance": rising(share, 0.06, 0.22)
-                * total(wasserstein(posterior[a], posterior[b]) for a, b in pairs)
-                / 2,
+                * total(wasserstein(posterior[a], posterior[b]) for a, b in combinations(x, 2)),
             }
 
         watched = self.descend(data, draws, learnt, terms)
@@ -114,10 +113,12 @@ class CadaVae(DeepMethod):
         known = data.rows(torch.stack([torch.nonzero(these).flatten() for these in of_candidates]))
         optimiser = Adam(network.parameters, self.classifier_rate)
         for _ in range(self.classifier_steps):
-            x, label = {}, {}
+            x: dict[str, Tensor] = {}
+            label: dict[str, Tensor] = {}
             if known.label.shape[1]:
                 part = known.drawn(draws, self.batch)
-                x, label = {m: part[m] for m in MODALITIES}, dict.fromkeys(MODALITIES, part.label)
+                x |= {m: part[m] for m in MODALITIES}
+                label |= dict.fromkeys(MODALITIES, part.label)
             if codes.shape[2]:
                 label["class"] = candidates.gather(1, draws.positions(candidates.shape[1], self.batch))
                 x["class"] = taken(codes, label["class"])
@@ -147,7 +148,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean.square() + log_variance.exp() - log_variance - 1).sum(2).mean(1) / 2
 
 
-def wasserstein(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
+def wasserstein(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """The mean over items of the 2-Wasserstein distance of two normal distributions (μ, log σ²), ``[E]``."""
     apart = torch.cat([a[0] - b[0], (a[1] / 2).exp() - (b[1] / 2).exp()], 2)
     return apart.norm(dim=2).mean(1)

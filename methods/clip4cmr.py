@@ -53,7 +53,7 @@ class Clip4Cmr(DeepMethod):
         "posterior": {"score_by": "posterior"},
     }
     search: ClassVar = {
-        "steps": (50, 100, 200, 400),
+        "steps": (100, 200, 300),
         "rate": (1e-4, 3e-4, 1e-3),
         "temperature": (0.05, 0.1, 0.3),
         "dropout": (0.1, 0.5),

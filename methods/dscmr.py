@@ -28,7 +28,7 @@ class Dscmr(DeepMethod):
     hidden, common: widths of the layers. regression, likelihood, invariance: weights of the terms (1, α, β).
     """
 
-    hidden: int = 512
+    hidden: int = 256
     common: int = 256
     regression: float = 1.0
     likelihood: float = 1e-3
@@ -42,7 +42,7 @@ class Dscmr(DeepMethod):
     }
     components: ClassVar = ("noregression", "nolikelihood", "noinvariance")
     search: ClassVar = {
-        "steps": (50, 100, 200, 400),
+        "steps": (100, 200, 300),
         "rate": (1e-4, 3e-4, 1e-3),
         "likelihood": (1e-3, 1e-1, 1.0),
         "invariance": (0.01, 0.1, 1.0),
