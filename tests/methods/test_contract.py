@@ -13,6 +13,8 @@ from xshot_bench.methods.base import MODALITIES, Declined, EmbeddingMethod
 SHORT = {  # nothing checked here needs a converged method
     "flexclip": {"rounds": 3, "steps": 3, "pseudo": 4},
     "vtclip": {"steps": 3},
+    "cada_vae": {"steps": 8, "classifier_steps": 8},
+    **{name: {"steps": 8} for name in ("acmr", "clip4cmr", "dadn", "dscmr")},
     **{name: {"epochs": 12} for name in ("clap", "clip_adapter", "cross_modal_probe", "lppp", "prolip", "taskres")},
 }
 
