@@ -72,6 +72,7 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     temperature: float = 12.0
     alignment: float = 0.5
 
+    needs: ClassVar = frozenset({"joint", "class_text", "source"})
     stack: ClassVar = True
     ablations: ClassVar = {
         "nogen": {"prior_shots": 0.0, "start": "prototypes"},

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
 from xshot_bench.methods.flexclip.generation import Critic, Encoder, Sizes, class_uniform
-from xshot_bench.methods.flexclip.stacked import Adam, Linear, M, Streams, lrelu, unit
+from xshot_bench.methods.flexclip.stacked import Linear, M, Streams, lrelu, unit
 
 if TYPE_CHECKING:
     from xshot_bench.methods.flexclip_meta import FlexClipMeta
@@ -39,7 +40,7 @@ class MeanGenerator:
     """G(z, q) = unit(k₁·a + k₂·own + k₃·other + R(z, q)); k and R are learnt, for each modality apart."""
 
     def __init__(self, streams: Streams, sizes: Sizes) -> None:
-        self.weight = torch.ones(len(streams.generators) * M, 1, 3, device=streams.device).requires_grad_()
+        self.weight = streams.like.new_ones(len(streams.generators) * M, 1, 3).requires_grad_()
         self.hidden = Linear.new(streams, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
         self.out = Linear.new(streams, [sizes.hidden], sizes.width, gain=0.03)
         self.parameters = self.hidden.parameters + self.out.parameters
@@ -71,8 +72,7 @@ class Episodes:
         self.starts = [sum(map(len, sources[:e])) for e in range(len(sources))]
         self.text = torch.stack([task.class_text for task in tasks])
         rank = min(directions, self.text.shape[2], *(M * len(p) for p in sources))
-        bases = [torch.linalg.svd(torch.cat([p.image, p.text]), full_matrices=False)[2][:rank].T for p in sources]
-        self.basis = torch.stack(bases).repeat_interleave(M, 0)
+        self.basis = torch.stack([directions_of(p, rank) for p in sources]).repeat_interleave(M, 0)
         order = [torch.argsort(p.label, stable=True) + start for p, start in zip(sources, self.starts, strict=True)]
         self.by_class = torch.cat(order)  # positions, class by class within a draw
         counts = torch.stack([torch.bincount(p.label, minlength=self.text.shape[1]) for p in sources])
@@ -108,11 +108,18 @@ class Episodes:
     def condition(self, text: Tensor, means: Tensor | None) -> Condition:
         """Class texts ``[E,B,d]`` and means of shots ``[E,B,M,d]`` -> for each modality its own view of them."""
         if means is None:
-            means = torch.zeros(*text.shape[:2], M, text.shape[2], device=text.device)
+            means = text.new_zeros(*text.shape[:2], M, text.shape[2])
         own = means.transpose(1, 2)
         parts = torch.stack([text[:, None].expand_as(own), own, own.flip(1)], 3).flatten(0, 1)
         code = SMALL * parts @ self.basis[:, None]
         return Condition(parts, code.flatten(2))
+
+
+def directions_of(pairs: Pairs, rank: int) -> Tensor:
+    """The principal directions of both modalities' features, as columns ``[d,rank]``; the largest entry is positive."""
+    found = torch.linalg.svd(torch.cat([pairs.image, pairs.text]), full_matrices=False)[2][:rank]
+    largest = found.gather(1, found.abs().argmax(1, keepdim=True))
+    return (found * largest.sign()).T
 
 
 class ClassMeans:
@@ -155,7 +162,7 @@ class ClassMeans:
     def of_classes(self, classes: Sequence[Tensor]) -> Tensor:
         """The generator's mean feature of target classes ``[k]``, ``[E,M,k,d]``."""
         condition = self.episodes.of_classes(torch.stack(list(classes)))
-        z = torch.zeros(*condition.code.shape[:2], self.method.latent, device=condition.code.device)
+        z = condition.code.new_zeros(*condition.code.shape[:2], self.method.latent)
         return self.generator(z, condition).unflatten(0, (-1, M))
 
     @torch.no_grad()
