@@ -20,7 +20,7 @@ from xshot_bench.methods.base import (
     Task,
 )
 from xshot_bench.methods.flexclip.generation import FeatureGenerator
-from xshot_bench.methods.flexclip.projection import CommonSpace, training_set
+from xshot_bench.methods.flexclip.projection import CommonSpace, Fusion, training_set
 from xshot_bench.methods.flexclip.stacked import M, unit
 
 
@@ -38,7 +38,8 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors.
 
     generation: both objectives, one of them, or no pseudo pairs at all.
-    fusion: the learnt ``gate``, ``half`` of each, ``none`` (the projected feature alone) or ``shut`` (the original's).
+    fusion: the learnt ``gate`` (a number for each dimension) or ``scalar`` gate (one for the item), ``half`` of each,
+        ``none`` (the projected feature alone) or ``shut`` (the original's).
     latent, hidden: lengths of z and of the hidden layers of encoder, generator and critic.
     from_text: generated features are the class text plus what the generator makes, not the latter alone.
     rounds, critic_steps: a round is this many steps of the critic and one of encoder and generator.
@@ -49,7 +50,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     """
 
     generation: Literal["vaegan", "vae", "gan", "none"] = "vaegan"
-    fusion: Literal["gate", "half", "none", "shut"] = "gate"
+    fusion: Fusion = "gate"
     score_by: Literal["cosine", "posterior"] = "cosine"
 
     latent: int = 32
@@ -83,8 +84,9 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         "vae": {"generation": "vae"},
         "gan": {"generation": "gan"},
         "nofusion": {"fusion": "none"},
+        "scalar": {"fusion": "scalar"},
         "half": {"fusion": "half"},
-        "shut": {"fusion": "shut"},
+        "frozen": {"fusion": "shut", "generation": "none"},
         "posterior": {"score_by": "posterior"},
     }
     components: ClassVar = ("nogen", "nofusion")
@@ -122,8 +124,8 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         if self.generation != "none":
             generator = FeatureGenerator(self, tasks)
             generator.train()
-            pseudo = generator.pseudo_pairs([task.target_classes for task in tasks])
-            watched = generator.diagnostics()
+            made = generator.pseudo_pairs([task.target_classes for task in tasks])
+            pseudo, watched = made, generator.diagnostics(made)
         space = CommonSpace(self, tasks)
         space.train([training_set(task, made, self.shot_share) for task, made in zip(tasks, pseudo, strict=True)])
         for e, (method, task) in enumerate(zip(fitted, tasks, strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from xshot_bench.methods.flexclip.stacked import Linear, M, Stack, Streams, unit
 if TYPE_CHECKING:
     from xshot_bench.methods.flexclip import FlexClip
 
+Fusion = Literal["gate", "scalar", "half", "none", "shut"]
+
 BLOCK = 10  # steps whose random numbers are drawn at once
-FIXED_GATE = {"none": 1.0, "half": 0.5, "shut": 0.0}
+FIXED_GATE: dict[Fusion, float] = {"none": 1.0, "half": 0.5, "shut": 0.0}
 
 
 def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[Pairs, Tensor]:
@@ -44,19 +46,19 @@ def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[P
 class GatedProjector:
     """S projectors with their gates: u = unit(P(x)), h = g∘u + (1 − g)∘x, and g = sigmoid(W[x; u] + b) or fixed."""
 
-    def __init__(self, hidden: Linear, out: Linear, gate: Linear, fusion: str) -> None:
+    def __init__(self, hidden: Linear, out: Linear, gate: Linear, fusion: Fusion) -> None:
         self.hidden, self.out, self.gate, self.fusion = hidden, out, gate, fusion
 
     def __call__(self, x: Tensor, dropped: Tensor | float = 1.0) -> tuple[Tensor, Tensor | float]:
-        """Features ``[S,B,d]`` to common-space embeddings h and gates g ``[S,B,d]`` (one number where g is fixed).
+        """Features ``[S,B,d]`` to common-space embeddings h and gates g.
+
+        g is ``[S,B,d]``, ``[S,B,1]`` for a scalar gate, one number where it is fixed.
 
         dropped: the dropout mask of the hidden layer, ``[S,B,hidden]``.
         """
         u = unit(self.out(gelu(self.hidden(x)) * dropped))
-        if self.fusion == "gate":
-            g: Tensor | float = torch.sigmoid(self.gate(x, u))
-        else:
-            g = FIXED_GATE[self.fusion]
+        fixed = FIXED_GATE.get(self.fusion)
+        g = torch.sigmoid(self.gate(x, u)) if fixed is None else fixed
         return g * u + (1 - g) * x, g
 
     def only(self, network: int) -> GatedProjector:
@@ -79,10 +81,11 @@ class CommonSpace:
         self.method, self.tasks = method, tasks
         streams = Streams(tasks, "flexclip: initial projectors")
         width = tasks[0].class_text.shape[1]
+        gates = 1 if method.fusion == "scalar" else width
         self.projector = GatedProjector(
             Linear.new(streams, [width], method.projector_hidden, gain=2**0.5),
             Linear.new(streams, [method.projector_hidden], width),
-            Linear.new(streams, [width, width], width, gain=0.0, bias=method.gate_bias),
+            Linear.new(streams, [width, width], gates, gain=0.0, bias=method.gate_bias),
             method.fusion,
         )
         self.classifier = torch.stack([task.class_text for task in tasks]).requires_grad_()
@@ -102,9 +105,10 @@ class CommonSpace:
 
     def _learnt(self) -> list[Tensor]:
         """What stage 2 trains: not the gate where it is fixed, nor the projectors where it is shut."""
-        parts = {"gate": self.projector.parameters, "shut": []}
-        trained = parts.get(self.method.fusion, self.projector.hidden.parameters + self.projector.out.parameters)
-        return [*trained, self.classifier]
+        if self.method.fusion == "shut":
+            return [self.classifier]
+        gate = [] if self.method.fusion in FIXED_GATE else self.projector.gate.parameters
+        return [*self.projector.hidden.parameters, *self.projector.out.parameters, *gate, self.classifier]
 
     def _loss(self, x: Tensor, label: Tensor, dropped: Tensor) -> Tensor:
         h = unit(self.projector(x, dropped)[0]).unflatten(0, (-1, M))
