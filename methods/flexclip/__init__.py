@@ -38,14 +38,15 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors.
 
     generation: both objectives, one of them, or no pseudo pairs at all.
-    fusion: the learnt ``gate`` (a number for each dimension) or ``scalar`` gate (one for the item), ``half`` of each,
-        ``none`` (the projected feature alone) or ``shut`` (the original's).
+    fusion: the learnt ``gate`` (a number for each dimension), a learnt ``scalar`` gate (one for the item), a
+        ``constant`` one, ``none`` (the projected feature alone) or ``shut`` (the original's).
     latent, hidden: lengths of z and of the hidden layers of encoder, generator and critic.
     from_text: generated features are the class text plus what the generator makes, not the latter alone.
     rounds, critic_steps: a round is this many steps of the critic and one of encoder and generator.
     reconstruction, kl, gan, penalty: weights of the terms of stage 1. spread: the standard deviation of the z that
         pseudo features are made from; 0 gives the generator's mean feature of a class.
-    gate_bias: where the gates start, before the sigmoid. temperature: of the cosine classifier's logits.
+    gate_bias: where the gates start, and constant ones stay, before the sigmoid.
+    temperature: of the cosine classifier's logits.
     alignment: weight of ‖h_v − h_t‖². shot_share: the part of a target class's training draws that fall on its shots.
     """
 
@@ -85,7 +86,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         "gan": {"generation": "gan"},
         "nofusion": {"fusion": "none"},
         "scalar": {"fusion": "scalar"},
-        "half": {"fusion": "half"},
+        "half": {"fusion": "constant", "gate_bias": 0.0},
         "frozen": {"fusion": "shut", "generation": "none"},
         "posterior": {"score_by": "posterior"},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,13 +14,24 @@ from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.generation import class_uniform
 from xshot_bench.methods.flexclip.stacked import Linear, M, Stack, Streams, unit
 
-if TYPE_CHECKING:
-    from xshot_bench.methods.flexclip import FlexClip
-
-Fusion = Literal["gate", "scalar", "half", "none", "shut"]
+Fusion = Literal["gate", "scalar", "constant", "none", "shut"]
 
 BLOCK = 10  # steps whose random numbers are drawn at once
-FIXED_GATE: dict[Fusion, float] = {"none": 1.0, "half": 0.5, "shut": 0.0}
+FIXED_GATE: dict[Fusion, float] = {"none": 1.0, "shut": 0.0}
+
+
+class Projection(Protocol):
+    """A method's parameters of stage 2, as `FlexClip` explains them."""
+
+    fusion: Fusion
+    projector_hidden: int
+    dropout: float
+    gate_bias: float
+    steps: int
+    projector_batch: int
+    projector_rate: float
+    temperature: float
+    alignment: float
 
 
 def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[Pairs, Tensor]:
@@ -52,13 +63,15 @@ class GatedProjector:
     def __call__(self, x: Tensor, dropped: Tensor | float = 1.0) -> tuple[Tensor, Tensor | float]:
         """Features ``[S,B,d]`` to common-space embeddings h and gates g.
 
-        g is ``[S,B,d]``, ``[S,B,1]`` for a scalar gate, one number where it is fixed.
+        g is ``[S,B,d]``, ``[S,B,1]`` for a scalar gate, ``[S,1,d]`` for a constant one, one number at 0 and 1.
 
         dropped: the dropout mask of the hidden layer, ``[S,B,hidden]``.
         """
         u = unit(self.out(gelu(self.hidden(x)) * dropped))
-        fixed = FIXED_GATE.get(self.fusion)
-        g = torch.sigmoid(self.gate(x, u)) if fixed is None else fixed
+        if self.fusion in FIXED_GATE:
+            g: Tensor | float = FIXED_GATE[self.fusion]
+        else:
+            g = torch.sigmoid(self.gate.bias if self.fusion == "constant" else self.gate(x, u))
         return g * u + (1 - g) * x, g
 
     def only(self, network: int) -> GatedProjector:
@@ -77,7 +90,7 @@ class CommonSpace:
     The loss is CE(h_v) + CE(h_t) + alignment·‖h_v − h_t‖² (flexclip.md, section 3.2); w starts at the class texts.
     """
 
-    def __init__(self, method: FlexClip, tasks: Sequence[Task]) -> None:
+    def __init__(self, method: Projection, tasks: Sequence[Task]) -> None:
         self.method, self.tasks = method, tasks
         streams = Streams(tasks, "flexclip: initial projectors")
         width = tasks[0].class_text.shape[1]
@@ -107,7 +120,7 @@ class CommonSpace:
         """What stage 2 trains: not the gate where it is fixed, nor the projectors where it is shut."""
         if self.method.fusion == "shut":
             return [self.classifier]
-        gate = [] if self.method.fusion in FIXED_GATE else self.projector.gate.parameters
+        gate = self.projector.gate.parameters if self.method.fusion in ("gate", "scalar") else []
         return [*self.projector.hidden.parameters, *self.projector.out.parameters, *gate, self.classifier]
 
     def _loss(self, x: Tensor, label: Tensor, dropped: Tensor) -> Tensor:

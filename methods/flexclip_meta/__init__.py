@@ -20,32 +20,45 @@ from xshot_bench.methods.base import (
     Scoring,
     Task,
 )
-from xshot_bench.methods.flexclip.projection import CommonSpace, training_set
+from xshot_bench.methods.flexclip.projection import CommonSpace, Fusion, training_set
 from xshot_bench.methods.flexclip.stacked import M, unit
 from xshot_bench.methods.flexclip_meta.means import ClassMeans
+from xshot_bench.methods.prototype import Prototype
 
 
 class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     """FLEX-CLIP's two stages with a generator that learns across classes where a class lies. Ours, not a paper's.
 
-    It departs from FLEX-CLIP (arXiv 2411.17454, see `flexclip`) in what the generator learns: not the source classes,
-    but the step from a class's text and X simulated shots to its features, G(z, q) = unit(k₁·a + k₂·own + k₃·other +
-    R(z, q)) (means.py). Its means start the classifier, and pseudo pairs about them join the training of the gated
-    projectors as if they were ``prior_shots`` further shots. Items are classified, and compared by posterior.
+    It departs from FLEX-CLIP (arXiv 2411.17454, see `flexclip`) in three things.
 
-    Features are centred first: x = unit(f − centring·μ), μ the mean of the source classes' means in f's modality.
-    ``members`` projectors are trained on the same data from different starts, and their logits averaged.
+    1. The generator does not learn the source classes, but the step from a class's text a and X simulated shots to
+       its features: G(z, q) = unit(k₁·a + k₂·own + k₃·other + R(z, q)), with own and other the means of the shots in
+       the generated feature's modality and in the other one (means.py). A target class's pseudo pair is where G
+       expects its mean, and counts in stage 2 as ``prior_shots`` further shots.
+    2. ``members`` gated projectors learn from the same data with other starts and batches; their logits are averaged.
+    3. The answer is anchored to `prototype`, which learns nothing from the source but its mean:
 
-    start: where the classifier's rows start: generated ``means``, ``prototypes`` unit(a + 2·unit(mean of the shots)),
-        or the class ``text``. project: False leaves stage 2 out, so the generated means alone classify.
-    spread: how far pseudo features vary about the mean; gan: weight of the critic's term (0: VAE only).
+        logits(x) = (1 − anchor)·z(x) / rms(z) + anchor·z′(x) / rms(z′)
+
+       with z the members' and z′ the prototype's logits, and rms that of their row-centred values on the source items
+       of x's modality. Features are centred first: x = unit(f − centring·μ), μ the mean of the source classes' means.
+
+    By cosine, the embedding is the members' alone. From flexclip come the projectors, the gates, the classifier that
+    starts at the class texts, and their losses. With ``spread`` and ``gan`` at 0 the generator is a VAE whose mean is
+    used; these switches bring in what flexclip has.
+
+    start: where the classifier starts: the class ``text``, or the generated ``means`` (with the switch ``means``, these
+        alone classify).
+    spread: how far pseudo features vary about the mean. gan: weight of the critic's term.
+    directions: how many principal directions of the source items q is seen in.
+    The other parameters are flexclip's.
     """
 
     score_by: Literal["cosine", "posterior"] = "posterior"
-    start: Literal["means", "prototypes", "text"] = "means"
-    project: bool = True
-    centring: float = 0.5
+    anchor: float = 0.4
     members: int = 3
+    centring: float = 0.5
+    start: Literal["text", "means"] = "text"
 
     latent: int = 32
     hidden: int = 192
@@ -59,10 +72,10 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     gan: float = 0.0
     penalty: float = 10.0
     spread: float = 0.0
-    pseudo: int = 4
+    pseudo: int = 1
     prior_shots: float = 1.0
 
-    fusion: Literal["gate", "half", "none", "shut"] = "gate"
+    fusion: Fusion = "gate"
     projector_hidden: int = 192
     dropout: float = 0.1
     gate_bias: float = -1.0
@@ -75,15 +88,18 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     needs: ClassVar = frozenset({"joint", "class_text", "source"})
     stack: ClassVar = True
     ablations: ClassVar = {
-        "nogen": {"prior_shots": 0.0, "start": "prototypes"},
-        "spread": {"spread": 1.0, "pseudo": 40},
-        "gan": {"gan": 1.0},
-        "half": {"fusion": "half"},
+        "nogen": {"prior_shots": 0.0},
         "nofusion": {"fusion": "none"},
-        "means": {"project": False},
+        "noanchor": {"anchor": 0.0},
         "single": {"members": 1},
+        "constant": {"fusion": "constant"},
+        "spread": {"spread": 1.0, "pseudo": 40},
+        "vaegan": {"gan": 1.0},
+        "startmeans": {"start": "means"},
+        "means": {"start": "means", "fusion": "shut", "steps": 0, "members": 1, "anchor": 0.0},
         "cosine": {"score_by": "cosine"},
     }
+    components: ClassVar = ("nogen", "nofusion", "noanchor")
 
     @property
     def scoring(self) -> Scoring:
@@ -99,63 +115,71 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
 
     @torch.no_grad()
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
-        """The members' embeddings under one another: the cosine of two is the mean of the members' cosines."""
-        return torch.cat(list(self._embedded(x, modality)), 1)
+        """The members' embeddings side by side: the cosine of two is the mean of the members' cosines."""
+        return torch.cat(self._embedded(x, modality), 1)
 
+    @torch.no_grad()
     def logits(self, x: Tensor, modality: Modality) -> Tensor:
-        return sum(h @ w.T for h, w in zip(self._embedded(x, modality), self.classifier, strict=True))  # type: ignore[return-value]
+        own = self._own(x, modality) / self.spreads[modality]
+        return (1 - self.anchor) * own + self.anchor * self.prototype.logits(x, modality) / self.anchored[modality]
 
     def diagnostics(self) -> dict[str, float]:
         return self.watched
 
-    @torch.no_grad()
+    def _own(self, x: Tensor, modality: Modality) -> Tensor:
+        """The members' mean logits."""
+        each = [h @ w.T for h, w in zip(self._embedded(x, modality), self.classifiers, strict=True)]
+        return torch.stack(each).mean(0)
+
     def _embedded(self, x: Tensor, modality: Modality) -> list[Tensor]:
         x = unit(x - self.centre[modality])
-        if not self.project:
-            return [x]
         return [unit(projector(x[None])[0][0]) for projector in self.projectors[modality]]
 
     def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
         """Both stages on E draws at once; ``fitted[e]`` becomes the method of ``tasks[e]``."""
         if any(len(task.source_classes) < 2 for task in tasks):
-            raise Declined("learns across source classes, and there are none")
+            raise Declined("learns across source classes, and there are fewer than two")
         centres = [centre(task, self.centring) for task in tasks]
-        tasks = [centred(task, at) for task, at in zip(tasks, centres, strict=True)]
-        targets = [task.target_classes for task in tasks]
-        generator = ClassMeans(self, tasks)
-        generator.train()
-        starts = self._starts(tasks, generator)
-        for e, method in enumerate(fitted):
-            method.centre, method.watched = centres[e], generator.diagnostics()[e]
-            method.classifier = [unit(starts[e][tasks[e].candidates])]
-        if not self.project:
-            return
-        many = [dataclasses.replace(task, seed=member_seed(task, k)) for task in tasks for k in range(self.members)]
-        space = CommonSpace(self, many)
-        space.classifier = torch.stack([s for s in starts for _ in range(self.members)]).requires_grad_()
-        made: Sequence[Pairs | None] = generator.pseudo_pairs(targets) if self.prior_shots else [None] * len(tasks)
+        moved = [centred(task, at) for task, at in zip(tasks, centres, strict=True)]
+        starts = [task.class_text for task in moved]
+        pseudo: Sequence[Pairs | None] = [None] * len(tasks)
+        watched: list[dict[str, float]] = [{} for _ in tasks]
+        if self.prior_shots or self.start == "means":
+            generator = ClassMeans(self, moved)
+            generator.train()
+            made = generator.pseudo_pairs([task.target_classes for task in moved])
+            watched = generator.diagnostics(made)
+            pseudo = made if self.prior_shots else pseudo
+            if self.start == "means":
+                every = [torch.arange(len(task.classes), device=task.device) for task in moved]
+                starts = list(unit(generator.of_classes(every).mean(1)))
         share = tasks[0].shots / (tasks[0].shots + self.prior_shots) if tasks[0].shots else 1.0
-        sets = [training_set(task, pseudo, share) for task, pseudo in zip(tasks, made, strict=True)]
+        many = [member for task in moved for member in _members(task, self.members)]
+        space = CommonSpace(self, many)
+        space.classifier = torch.stack(starts).repeat_interleave(self.members, 0).requires_grad_()
+        sets = [training_set(task, pairs, share) for task, pairs in zip(moved, pseudo, strict=True)]
         space.train([one for one in sets for _ in range(self.members)])
         for e, (method, task) in enumerate(zip(fitted, tasks, strict=True)):
-            own = range(e * self.members, (e + 1) * self.members)
-            method.projectors = {m: [space.projector.only(k * M + i) for k in own] for i, m in enumerate(MODALITIES)}
-            method.classifier = [unit(space.classifier[k, task.candidates].detach()) for k in own]
+            method._keep(space, e, task, centres[e], watched[e])
 
-    def _starts(self, tasks: Sequence[Task], generator: ClassMeans) -> list[Tensor]:
-        """The rows ``[C,d]`` at which each draw's classifier starts."""
-        made = generator.of_classes([task.target_classes for task in tasks]).mean(1)
-        starts = []
-        for task, means in zip(tasks, made, strict=True):
-            labelled = task.labelled
-            every = torch.arange(len(task.classes), device=task.device)
-            items = unit(sum(labelled.means(m, every) for m in MODALITIES))  # type: ignore[arg-type]
-            rows = task.class_text if self.start == "text" else unit(task.class_text + 2 * items)
-            if self.start == "means":
-                rows = rows.clone()
-                rows[task.target_classes] = unit(means)
-            starts.append(rows)
-        return starts
+    def _keep(
+        self, space: CommonSpace, draw: int, task: Task, at: dict[Modality, Tensor], watched: dict[str, float]
+    ) -> None:
+        """Take one draw's members out of the stack, fit its prototypes, and see how far both logits spread."""
+        members = range(draw * self.members, (draw + 1) * self.members)
+        self.centre, self.prototype = at, Prototype()
+        self.projectors = {m: [space.projector.only(k * M + i) for k in members] for i, m in enumerate(MODALITIES)}
+        self.classifiers = [unit(space.classifier[k, task.candidates].detach()) for k in members]
+        self.prototype.fit(task)
+        with torch.no_grad():
+            self.spreads = {m: _spread(self._own(task.source[m], m)) for m in MODALITIES}
+            self.anchored = {m: _spread(self.prototype.logits(task.source[m], m)) for m in MODALITIES}
+            gates = [
+                torch.as_tensor(projector(unit(task.source[m] - at[m])[None])[1]).mean()
+                for m in MODALITIES
+                for projector in self.projectors[m]
+            ]
+        self.watched = watched | {"mean gate": float(torch.stack(gates).mean())}
 
 
 def centre(task: Task, strength: float) -> dict[Modality, Tensor]:
@@ -173,6 +197,12 @@ def centred(task: Task, at: dict[Modality, Tensor]) -> Task:
     return dataclasses.replace(task, source=moved(task.source), support=moved(task.support), class_text=text)
 
 
-def member_seed(task: Task, member: int) -> int:
-    """A seed of its own for each member of a draw."""
-    return int(torch.randint(2**48, (1,), generator=task.generator(f"flexclip_meta: member {member}")))
+def _members(task: Task, count: int) -> list[Task]:
+    """The task with a seed of its own for each member."""
+    seeds = [torch.randint(2**48, (1,), generator=task.generator(f"flexclip_meta: member {k}")) for k in range(count)]
+    return [dataclasses.replace(task, seed=int(seed)) for seed in seeds]
+
+
+def _spread(logits: Tensor) -> Tensor:
+    """The root mean square of the logits ``[n,C]`` after each row's mean is taken off."""
+    return (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
+from xshot_bench.methods.flexclip.fidelity import fidelity
 from xshot_bench.methods.flexclip.generation import Critic, Encoder, Sizes, class_uniform
 from xshot_bench.methods.flexclip.stacked import Linear, M, Streams, lrelu, unit
 
@@ -97,11 +98,12 @@ class Episodes:
         return self.condition(self.text[draw, label], shots.mean(2) if self.shots else None)
 
     def of_classes(self, classes: Tensor) -> Condition:
-        """The condition of target classes ``[E,k]``, from their real shots."""
+        """The condition of ``classes [E,k]``, from all of their labelled items."""
         draw = torch.arange(len(classes), device=classes.device)[:, None]
         means = None
         if self.shots:
-            each = [[t.support.means(m, c) for m in MODALITIES] for t, c in zip(self.tasks, classes, strict=True)]
+            labelled = [task.labelled for task in self.tasks]
+            each = [[p.means(m, c) for m in MODALITIES] for p, c in zip(labelled, classes, strict=True)]
             means = torch.stack([torch.stack(pair, 1) for pair in each])  # [E,k,M,d]
         return self.condition(self.text[draw, classes], means)
 
@@ -142,6 +144,7 @@ class ClassMeans:
         self.watched: dict[str, Tensor] = {}
 
     def train(self) -> None:
+        """All rounds; a round is ``critic_steps`` steps of the critic, if there is one, and one of the generator."""
         method, streams, data = self.method, Streams(self.tasks, "flexclip_meta: stage 1"), self.episodes
         steps = method.critic_steps if method.gan else 0
         for start in range(0, method.rounds, BLOCK):
@@ -160,7 +163,7 @@ class ClassMeans:
 
     @torch.no_grad()
     def of_classes(self, classes: Sequence[Tensor]) -> Tensor:
-        """The generator's mean feature of target classes ``[k]``, ``[E,M,k,d]``."""
+        """The generated mean feature of ``classes [k]``, one set a draw, ``[E,M,k,d]``."""
         condition = self.episodes.of_classes(torch.stack(list(classes)))
         z = condition.code.new_zeros(*condition.code.shape[:2], self.method.latent)
         return self.generator(z, condition).unflatten(0, (-1, M))
@@ -182,12 +185,27 @@ class ClassMeans:
         made = unit(self.generator.base(condition) + varied.flatten(1, 2)).unflatten(0, (-1, M))
         return [Pairs(image, text, y) for (image, text), y in zip(made, label, strict=True)]
 
-    def diagnostics(self) -> list[dict[str, float]]:
-        """What the last round looked like, for each draw, averaged over the modalities; and the weights k."""
+    @torch.no_grad()
+    def simulated_pairs(self) -> list[Pairs]:
+        """A generated pair for each source item, from X others of its class: what the target classes are given too."""
+        data, streams = self.episodes, Streams(self.tasks, "flexclip_meta: pseudo source items")
+        at = torch.stack([s + torch.arange(len(t.source)) for s, t in zip(data.starts, self.tasks, strict=True)])
+        at = at.to(streams.like.device)
+        condition = data.simulated(at, streams.uniform(at.shape[1], data.shots))
+        z = self.method.spread * streams.normal(1, at.shape[1], self.method.latent)
+        made = self.generator(z.expand(-1, M, -1, -1).flatten(0, 1), condition).unflatten(0, (-1, M))
+        return [Pairs(image, text, t.source.label) for (image, text), t in zip(made, self.tasks, strict=True)]
+
+    def diagnostics(self, pseudo: Sequence[Pairs]) -> list[dict[str, float]]:
+        """What the last round looked like, for each draw, averaged over the modalities; the weights k; and how near
+        the ``pseudo`` pairs of target classes, and such of source classes, are to real ones.
+        """
         k = self.generator.weight.detach()[:, 0]
         watched = self.watched | {"k text": k[:, 0], "k own": k[:, 1], "k other": k[:, 2]}
         values = {name: value.unflatten(0, (-1, M)).mean(1) for name, value in watched.items()}
-        return [{name: float(value[e]) for name, value in values.items()} for e in range(len(self.tasks))]
+        seen = [{name: float(value[e]) for name, value in values.items()} for e in range(len(self.tasks))]
+        made = [p + known for p, known in zip(pseudo, self.simulated_pairs(), strict=True)]
+        return [s | fidelity(task, m) for s, task, m in zip(seen, self.tasks, made, strict=True)]
 
     def _critic_step(self, x: Tensor, q: Condition, noise: Tensor, mix: Tensor) -> None:
         with torch.no_grad():

@@ -77,6 +77,16 @@ def test_a_vector_gate_has_a_number_for_each_dimension_and_a_scalar_gate_one(fus
     assert untrained.diagnostics()["mean gate"] == pytest.approx(1 / (1 + math.e))
 
 
+def test_half_is_the_mean_of_feature_and_projection():
+    task = World().task(shots=1)
+    x = World().test_items(task).text
+    method = fitted(lambda: quick(**FlexClip.ablations["half"]), task)
+    h = method.embed(x, "text")
+    method.projectors["text"].fusion = "none"
+    torch.testing.assert_close(h, (method.embed(x, "text") + x) / 2)
+    assert method.diagnostics()["mean gate"] == 0.5
+
+
 def test_frozen_is_clip_without_training_a_generator():
     task = World().task(shots=1)
     items = World().test_items(task)
