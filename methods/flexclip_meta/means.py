@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BLOCK = 20  # rounds whose random numbers are drawn at once
 SMALL = 0.2  # scale of the condition: a larger one lets the generator learn the source classes by heart
+SIMULATED = 20  # generated pairs of a source class, on average, to be compared with real ones
 FASTER = 30.0  # how much faster the three weights k are learnt than the networks
 
 
@@ -187,14 +188,13 @@ class ClassMeans:
 
     @torch.no_grad()
     def simulated_pairs(self) -> list[Pairs]:
-        """A generated pair for each source item, from X others of its class: what the target classes are given too."""
+        """Generated pairs of the source classes, each from X of their items, as a target class has them."""
         data, streams = self.episodes, Streams(self.tasks, "flexclip_meta: pseudo source items")
-        at = torch.stack([s + torch.arange(len(t.source)) for s, t in zip(data.starts, self.tasks, strict=True)])
-        at = at.to(streams.like.device)
+        at = streams.positions(data.weights, data.starts, SIMULATED * len(self.tasks[0].source_classes))
         condition = data.simulated(at, streams.uniform(at.shape[1], data.shots))
         z = self.method.spread * streams.normal(1, at.shape[1], self.method.latent)
         made = self.generator(z.expand(-1, M, -1, -1).flatten(0, 1), condition).unflatten(0, (-1, M))
-        return [Pairs(image, text, t.source.label) for (image, text), t in zip(made, self.tasks, strict=True)]
+        return [Pairs(image, text, label) for (image, text), label in zip(made, data.label[at], strict=True)]
 
     def diagnostics(self, pseudo: Sequence[Pairs]) -> list[dict[str, float]]:
         """What the last round looked like, for each draw, averaged over the modalities; the weights k; and how near
