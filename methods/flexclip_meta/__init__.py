@@ -100,6 +100,12 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
         "cosine": {"score_by": "cosine"},
     }
     components: ClassVar = ("nogen", "nofusion", "noanchor")
+    search: ClassVar = {
+        "anchor": (0.2, 0.4, 0.6),
+        "gate_bias": (-2.0, -1.0, 0.0),
+        "projector_rate": (2e-4, 5e-4, 2e-3),
+        "steps": (75, 150, 300),
+    }
 
     @property
     def scoring(self) -> Scoring:
