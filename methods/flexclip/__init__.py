@@ -94,8 +94,8 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     search: ClassVar = {
         "spread": (0.25, 1.0),
         "gate_bias": (-2.0, -1.0, 0.0),
-        "projector_rate": (2e-4, 5e-4, 2e-3),
-        "steps": (150, 300),
+        "projector_rate": (2e-4, 5e-4, 1e-3),
+        "steps": (75, 150, 300),
     }
 
     @property

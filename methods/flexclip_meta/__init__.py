@@ -103,7 +103,7 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     search: ClassVar = {
         "anchor": (0.2, 0.4, 0.6),
         "gate_bias": (-2.0, -1.0, 0.0),
-        "projector_rate": (2e-4, 5e-4, 2e-3),
+        "projector_rate": (2e-4, 5e-4, 1e-3),
         "steps": (75, 150, 300),
     }
 
