@@ -35,7 +35,12 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     the class prompt), the form of the gate and of the losses.
 
     Stage 1 (generation.py) makes ``pseudo`` feature pairs of every target class. Stage 2 (projection.py) trains on
-    source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors.
+    source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors. What some
+    of its ancestors have and nothing says that it has, is left out: a second critic without classes, a loss for
+    recovering the class from a generated feature, a loss between the modalities' generators, pseudo source items.
+
+    The switches are the rows of an ablation: ``frozen`` is CLIP's feature, ``nogen`` stage 2 alone, ``nofusion`` the
+    projected feature alone; how many pseudo pairs it takes shows ``--sweep flexclip.pseudo=10,40,200``.
 
     generation: both objectives, one of them, or no pseudo pairs at all.
     fusion: the learnt ``gate`` (a number for each dimension), a learnt ``scalar`` gate (one for the item), a
