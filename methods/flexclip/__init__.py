@@ -20,7 +20,7 @@ from xshot_bench.methods.base import (
     Task,
 )
 from xshot_bench.methods.flexclip.generation import FeatureGenerator
-from xshot_bench.methods.flexclip.projection import CommonSpace, training_set
+from xshot_bench.methods.flexclip.projection import CommonSpace, Fusion, training_set
 from xshot_bench.methods.flexclip.stacked import M, unit
 
 
@@ -35,21 +35,28 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     the class prompt), the form of the gate and of the losses.
 
     Stage 1 (generation.py) makes ``pseudo`` feature pairs of every target class. Stage 2 (projection.py) trains on
-    source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors.
+    source items, shots and pseudo pairs. Retrieval is by cosine in the common space, or by class posteriors. What some
+    of its ancestors have and nothing says that it has, is left out: a second critic without classes, a loss for
+    recovering the class from a generated feature, a loss between the modalities' generators, pseudo source items.
+
+    The switches are the rows of an ablation: ``frozen`` is CLIP's feature, ``nogen`` stage 2 alone, ``nofusion`` the
+    projected feature alone; how many pseudo pairs it takes shows ``--sweep flexclip.pseudo=10,40,200``.
 
     generation: both objectives, one of them, or no pseudo pairs at all.
-    fusion: the learnt ``gate``, ``half`` of each, ``none`` (the projected feature alone) or ``shut`` (the original's).
+    fusion: the learnt ``gate`` (a number for each dimension), a learnt ``scalar`` gate (one for the item), a
+        ``constant`` one, ``none`` (the projected feature alone) or ``shut`` (the original's).
     latent, hidden: lengths of z and of the hidden layers of encoder, generator and critic.
     from_text: generated features are the class text plus what the generator makes, not the latter alone.
     rounds, critic_steps: a round is this many steps of the critic and one of encoder and generator.
     reconstruction, kl, gan, penalty: weights of the terms of stage 1. spread: the standard deviation of the z that
         pseudo features are made from; 0 gives the generator's mean feature of a class.
-    gate_bias: where the gates start, before the sigmoid. temperature: of the cosine classifier's logits.
+    gate_bias: where the gates start, and constant ones stay, before the sigmoid.
+    temperature: of the cosine classifier's logits.
     alignment: weight of ‖h_v − h_t‖². shot_share: the part of a target class's training draws that fall on its shots.
     """
 
     generation: Literal["vaegan", "vae", "gan", "none"] = "vaegan"
-    fusion: Literal["gate", "half", "none", "shut"] = "gate"
+    fusion: Fusion = "gate"
     score_by: Literal["cosine", "posterior"] = "cosine"
 
     latent: int = 32
@@ -83,11 +90,18 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         "vae": {"generation": "vae"},
         "gan": {"generation": "gan"},
         "nofusion": {"fusion": "none"},
-        "half": {"fusion": "half"},
-        "shut": {"fusion": "shut"},
+        "scalar": {"fusion": "scalar"},
+        "half": {"fusion": "constant", "gate_bias": 0.0},
+        "frozen": {"fusion": "shut", "generation": "none"},
         "posterior": {"score_by": "posterior"},
     }
     components: ClassVar = ("nogen", "nofusion")
+    search: ClassVar = {
+        "spread": (0.25, 1.0),
+        "gate_bias": (-2.0, -1.0, 0.0),
+        "projector_rate": (2e-4, 5e-4, 1e-3),
+        "steps": (75, 150, 300),
+    }
 
     @property
     def scoring(self) -> Scoring:
@@ -122,8 +136,8 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         if self.generation != "none":
             generator = FeatureGenerator(self, tasks)
             generator.train()
-            pseudo = generator.pseudo_pairs([task.target_classes for task in tasks])
-            watched = generator.diagnostics()
+            made = generator.pseudo_pairs([task.target_classes for task in tasks])
+            pseudo, watched = made, generator.diagnostics(made)
         space = CommonSpace(self, tasks)
         space.train([training_set(task, made, self.shot_share) for task, made in zip(tasks, pseudo, strict=True)])
         for e, (method, task) in enumerate(zip(fitted, tasks, strict=True)):

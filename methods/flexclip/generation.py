@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import Pairs, Task
+from xshot_bench.methods.flexclip.fidelity import fidelity
 from xshot_bench.methods.flexclip.stacked import (
     SLOPE,
     Linear,
@@ -164,22 +165,27 @@ class FeatureGenerator:
                 self._generator_step(x[steps], a[steps], z[steps], z[steps + 1])
 
     @torch.no_grad()
-    def pseudo_pairs(self, classes: Sequence[Tensor]) -> list[Pairs]:
+    def pseudo_pairs(self, classes: Sequence[Tensor], purpose: str = "pseudo items") -> list[Pairs]:
         """``method.pseudo`` generated pairs of each of ``classes [k]``, one set a draw.
 
         Image and text of a pair are generated independently: a random pairing within the class.
         """
-        method, streams = self.method, Streams(self.tasks, "flexclip: pseudo items")
+        method, streams = self.method, Streams(self.tasks, f"flexclip: {purpose}")
         label = torch.stack(list(classes)).repeat_interleave(method.pseudo, dim=1)
         codes = torch.stack([class_codes(task) for task in self.tasks])
         z = method.spread * streams.normal(M, label.shape[1], method.latent).flatten(0, 1)
         made = self.generator(z, conditions(codes, label)).unflatten(0, (-1, M))
         return [Pairs(image, text, y) for (image, text), y in zip(made, label, strict=True)]
 
-    def diagnostics(self) -> list[dict[str, float]]:
-        """What the last round looked like, for each draw, averaged over the modalities."""
+    def diagnostics(self, pseudo: Sequence[Pairs]) -> list[dict[str, float]]:
+        """What the last round looked like, for each draw, averaged over the modalities; how near the ``pseudo`` pairs
+        of target classes, and such of source classes, are to real ones.
+        """
         values = {name: value.unflatten(0, (-1, M)).mean(1) for name, value in self.watched.items()}
-        return [{name: float(value[e]) for name, value in values.items()} for e in range(len(self.tasks))]
+        watched = [{name: float(value[e]) for name, value in values.items()} for e in range(len(self.tasks))]
+        known = self.pseudo_pairs([task.source_classes for task in self.tasks], "pseudo source items")
+        made = [p + k for p, k in zip(pseudo, known, strict=True)]
+        return [seen | fidelity(task, m) for seen, task, m in zip(watched, self.tasks, made, strict=True)]
 
     def _critic_step(self, x: Tensor, a: Tensor, noise: Tensor, mix: Tensor) -> None:
         with torch.no_grad():

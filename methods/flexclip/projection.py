@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +14,24 @@ from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.generation import class_uniform
 from xshot_bench.methods.flexclip.stacked import Linear, M, Stack, Streams, unit
 
-if TYPE_CHECKING:
-    from xshot_bench.methods.flexclip import FlexClip
+Fusion = Literal["gate", "scalar", "constant", "none", "shut"]
 
 BLOCK = 10  # steps whose random numbers are drawn at once
-FIXED_GATE = {"none": 1.0, "half": 0.5, "shut": 0.0}
+FIXED_GATE: dict[Fusion, float] = {"none": 1.0, "shut": 0.0}
+
+
+class Projection(Protocol):
+    """A method's parameters of stage 2, as `FlexClip` explains them."""
+
+    fusion: Fusion
+    projector_hidden: int
+    dropout: float
+    gate_bias: float
+    steps: int
+    projector_batch: int
+    projector_rate: float
+    temperature: float
+    alignment: float
 
 
 def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[Pairs, Tensor]:
@@ -44,19 +57,21 @@ def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[P
 class GatedProjector:
     """S projectors with their gates: u = unit(P(x)), h = g∘u + (1 − g)∘x, and g = sigmoid(W[x; u] + b) or fixed."""
 
-    def __init__(self, hidden: Linear, out: Linear, gate: Linear, fusion: str) -> None:
+    def __init__(self, hidden: Linear, out: Linear, gate: Linear, fusion: Fusion) -> None:
         self.hidden, self.out, self.gate, self.fusion = hidden, out, gate, fusion
 
     def __call__(self, x: Tensor, dropped: Tensor | float = 1.0) -> tuple[Tensor, Tensor | float]:
-        """Features ``[S,B,d]`` to common-space embeddings h and gates g ``[S,B,d]`` (one number where g is fixed).
+        """Features ``[S,B,d]`` to common-space embeddings h and gates g.
+
+        g is ``[S,B,d]``, ``[S,B,1]`` for a scalar gate, ``[S,1,d]`` for a constant one, one number at 0 and 1.
 
         dropped: the dropout mask of the hidden layer, ``[S,B,hidden]``.
         """
         u = unit(self.out(gelu(self.hidden(x)) * dropped))
-        if self.fusion == "gate":
-            g: Tensor | float = torch.sigmoid(self.gate(x, u))
+        if self.fusion in FIXED_GATE:
+            g: Tensor | float = FIXED_GATE[self.fusion]
         else:
-            g = FIXED_GATE[self.fusion]
+            g = torch.sigmoid(self.gate.bias if self.fusion == "constant" else self.gate(x, u))
         return g * u + (1 - g) * x, g
 
     def only(self, network: int) -> GatedProjector:
@@ -75,14 +90,15 @@ class CommonSpace:
     The loss is CE(h_v) + CE(h_t) + alignment·‖h_v − h_t‖² (flexclip.md, section 3.2); w starts at the class texts.
     """
 
-    def __init__(self, method: FlexClip, tasks: Sequence[Task]) -> None:
+    def __init__(self, method: Projection, tasks: Sequence[Task]) -> None:
         self.method, self.tasks = method, tasks
         streams = Streams(tasks, "flexclip: initial projectors")
         width = tasks[0].class_text.shape[1]
+        gates = 1 if method.fusion == "scalar" else width
         self.projector = GatedProjector(
             Linear.new(streams, [width], method.projector_hidden, gain=2**0.5),
             Linear.new(streams, [method.projector_hidden], width),
-            Linear.new(streams, [width, width], width, gain=0.0, bias=method.gate_bias),
+            Linear.new(streams, [width, width], gates, gain=0.0, bias=method.gate_bias),
             method.fusion,
         )
         self.classifier = torch.stack([task.class_text for task in tasks]).requires_grad_()
@@ -102,9 +118,10 @@ class CommonSpace:
 
     def _learnt(self) -> list[Tensor]:
         """What stage 2 trains: not the gate where it is fixed, nor the projectors where it is shut."""
-        parts = {"gate": self.projector.parameters, "shut": []}
-        trained = parts.get(self.method.fusion, self.projector.hidden.parameters + self.projector.out.parameters)
-        return [*trained, self.classifier]
+        if self.method.fusion == "shut":
+            return [self.classifier]
+        gate = self.projector.gate.parameters if self.method.fusion in ("gate", "scalar") else []
+        return [*self.projector.hidden.parameters, *self.projector.out.parameters, *gate, self.classifier]
 
     def _loss(self, x: Tensor, label: Tensor, dropped: Tensor) -> Tensor:
         h = unit(self.projector(x, dropped)[0]).unflatten(0, (-1, M))

@@ -36,9 +36,13 @@ class Streams:
 
     def items(self, data: Stack, *shape: int) -> Tensor:
         """Positions in ``data`` ``[E, *shape]``, drawn with replacement in proportion to its weights."""
+        return self.positions(data.weights, data.starts, *shape)
+
+    def positions(self, weights: Sequence[Tensor], starts: Sequence[int], *shape: int) -> Tensor:
+        """Positions ``[E, *shape]``, drawn with replacement in proportion to each draw's weights, from its start on."""
         drawn = []
-        for weight, start, generator in zip(data.weights, data.starts, self.generators, strict=True):
-            limits = weight.cumsum(0)
+        for weight, start, generator in zip(weights, starts, self.generators, strict=True):
+            limits = weight.double().cpu().cumsum(0)
             at = torch.rand(shape, generator=generator, dtype=torch.float64) * limits[-1]
             drawn.append(start + torch.searchsorted(limits, at, right=True).clamp_max(len(limits) - 1))
         return torch.stack(drawn).to(self.like.device)

@@ -12,6 +12,7 @@ from xshot_bench.methods.base import MODALITIES, Declined, EmbeddingMethod
 
 SHORT = {  # nothing checked here needs a converged method
     "flexclip": {"rounds": 3, "steps": 3, "pseudo": 4},
+    "flexclip_meta": {"rounds": 3, "steps": 3},
     "vtclip": {"steps": 3},
     "cada_vae": {"steps": 8, "classifier_steps": 8},
     **{name: {"steps": 8} for name in ("acmr", "clip4cmr", "dadn", "dscmr")},

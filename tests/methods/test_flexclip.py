@@ -1,14 +1,19 @@
 """FLEX-CLIP: its identities, its closed-form gradients, and that its generator transfers to unseen classes."""
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from cases import World, fitted, outputs
 from torch.nn.functional import normalize
 
+from xshot_bench.methods.base import Pairs
 from xshot_bench.methods.flexclip import FlexClip
 from xshot_bench.methods.flexclip import projection as stage_2
+from xshot_bench.methods.flexclip.fidelity import fidelity, frechet, nearest
 from xshot_bench.methods.flexclip.generation import Critic, FeatureGenerator, Sizes
 from xshot_bench.methods.flexclip.stacked import SLOPE, Streams, class_codes
 
@@ -58,6 +63,36 @@ def test_the_gate_mixes_features_and_projection():
     u, _ = projector(x[None])
     assert ((g > 0) & (g < 1)).all()
     torch.testing.assert_close(h, g * u + (1 - g) * x)
+
+
+@pytest.mark.parametrize(("fusion", "gates"), [("gate", 16), ("scalar", 1)])
+def test_a_vector_gate_has_a_number_for_each_dimension_and_a_scalar_gate_one(fusion, gates):
+    task = World().task(shots=1)
+    x = World().test_items(task).text
+    method = fitted(lambda: quick(fusion=fusion, gate_bias=-2.0, projector_rate=0.05), task)
+    _, g = method.projectors["text"](x[None])
+    assert g.shape == (1, len(x), gates)
+    assert g.std(1).min() > 0, "the gate is learnt: it depends on the item"
+    untrained = fitted(lambda: quick(fusion=fusion, gate_bias=-1.0, steps=0), task)
+    assert untrained.diagnostics()["mean gate"] == pytest.approx(1 / (1 + math.e))
+
+
+def test_half_is_the_mean_of_feature_and_projection():
+    task = World().task(shots=1)
+    x = World().test_items(task).text
+    method = fitted(lambda: quick(**FlexClip.ablations["half"]), task)
+    h = method.embed(x, "text")
+    method.projectors["text"].fusion = "none"
+    torch.testing.assert_close(h, (method.embed(x, "text") + x) / 2)
+    assert method.diagnostics()["mean gate"] == 0.5
+
+
+def test_frozen_is_clip_without_training_a_generator():
+    task = World().task(shots=1)
+    items = World().test_items(task)
+    method = fitted(lambda: quick(**FlexClip.ablations["frozen"]), task)
+    assert all(torch.equal(h, x) for h, x in zip(outputs(method, items), (items.image, items.text), strict=True))
+    assert set(method.diagnostics()) == {"mean gate"}
 
 
 @pytest.mark.parametrize(
@@ -198,6 +233,55 @@ def test_pseudo_features_start_at_the_class_texts():
     made = FeatureGenerator(FlexClip(), [task]).pseudo_pairs([task.target_classes])[0]
     texts = task.class_text[made.label]
     assert (made.image * texts).sum(1).min() > 0.7
+
+
+def test_frechet_distance_is_that_of_diagonal_gaussians():
+    x, y = (torch.randn(n, 5, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (9, 12))
+    y = 2 * y + 1
+    covariances = [np.diag(z.var(0).numpy()) for z in (x, y)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = (x.mean(0) - y.mean(0)).square().sum() + np.trace(sum(covariances) - 2 * root)
+    assert frechet(x, y) == pytest.approx(float(expected))
+    assert frechet(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
+    assert frechet(x, x + 2) == pytest.approx(5 * 2**2), "a shift is its squared length"
+
+
+def test_nearest_real_neighbour_by_hand():
+    real = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    assert nearest(torch.tensor([[0.0, 5.0], [1.0, 0.0]]), real) == pytest.approx(1)
+    assert nearest(torch.tensor([[-1.0, 0.0]]), real) == pytest.approx(0)
+    assert nearest(real) == pytest.approx(0.5**0.5), "each one's nearest other is at 45 degrees"
+
+
+def test_fidelity_takes_each_class_and_side_for_itself():
+    task = World().task(shots=2)
+    copied = task.source + task.support
+    found = fidelity(task, copied)
+    for side in ("source", "target"):
+        assert found[f"{side} Frechet distance"] == pytest.approx(0, abs=1e-6)
+        assert found[f"{side} nearest real"] == pytest.approx(1)
+        assert found[f"{side} nearest real of real"] < 0.9
+    assert "target Frechet distance of real" not in found, "two shots have no halves with a spread"
+    moved = Pairs(copied.image, copied.text, (copied.label + 1) % len(task.classes))
+    worse = fidelity(task, moved)
+    assert worse["source Frechet distance"] > found["source Frechet distance of real"]
+    assert worse["target nearest real"] < found["target nearest real of real"]
+
+
+@pytest.mark.parametrize(("shots", "sides"), [(0, {"source"}), (1, {"source", "target"})])
+def test_diagnostics_of_a_fit(shots, sides):
+    found = fitted(quick, World().task(shots)).diagnostics()
+    assert {"critic gradient norm", "KL", "mean gate", "source Frechet distance", "source nearest real"} <= set(found)
+    assert {side for side in ("source", "target") if f"{side} nearest real" in found} == sides
+    assert "target Frechet distance" not in found
+
+
+def test_training_brings_generated_features_nearer_to_real_ones(transfer_world):
+    task = transfer_world.task(5)
+    before, after = (fitted(lambda r=r: FlexClip(**LEARNING | {"rounds": r}), task).diagnostics() for r in (1, 150))
+    for side in ("source", "target"):
+        assert after[f"{side} Frechet distance"] < 0.6 * before[f"{side} Frechet distance"]
+        assert after[f"{side} nearest real"] > before[f"{side} nearest real"]
 
 
 def test_another_seed_gives_another_fit():
