@@ -12,6 +12,7 @@ from typing import cast
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep
 from xshot_bench.benchmarks.episode import check_setting
+from xshot_bench.benchmarks.live import LiveEncoder
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
 from xshot_bench.benchmarks.registry import Registry
@@ -23,6 +24,7 @@ from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
 from xshot_bench.datasets.feature_cache import PLAIN, FeatureOptions
 from xshot_bench.datasets.splitting import Shots, Split
+from xshot_bench.methods.base import Need
 
 OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features
 
@@ -46,7 +48,8 @@ class Inputs:
 class Material:
     """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``.
 
-    encoder: None where the dataset comes as features. options: with spatial tokens if a method of the suite needs them.
+    encoder: None where the dataset comes as features. options: with the tokens and pixels that the suite's methods
+        need.
     """
 
     name: str
@@ -116,8 +119,8 @@ def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
 def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
     """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
     variants = variants_of(suite, registry)
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants)
-    materials = [_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
+    needed = frozenset().union(*(variant.build(registry).required for variant in variants))
+    materials = [_material(name, suite, registry, inputs, needed) for name in suite.datasets]
 
     cells: list[Cell] = []
     jobs: list[Job] = []
@@ -136,11 +139,9 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
-                options = _options(material, variant, registry)
-                jobs += [
-                    Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
-                    for bunch in bunches
-                ]
+                options, live = _options(material, variant, registry), _live(suite, material, variant, registry)
+                shared = variant, material.features, options, material.split, registry.plugins, inputs.device, live
+                jobs += [Job(bunch, *shared) for bunch in bunches]
     return Plan(suite, variants, tuple(materials), tuple(cells), records, tuple(jobs))
 
 
@@ -159,7 +160,7 @@ def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int
             )
 
 
-def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
+def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, needed: frozenset[Need]) -> Material:
     base, _, variant = name.partition("/")
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
@@ -178,14 +179,23 @@ def _material(name: str, suite: Suite, registry: Registry, inputs: Inputs, token
         encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device, precision)
     options = PLAIN
     if encoder:
-        options = replace(inputs.wanted, tokens=min(inputs.wanted.tokens, encoder.grid) if tokens else 0)
+        tokens = min(inputs.wanted.tokens, encoder.grid) if "tokens" in needed else 0
+        options = replace(inputs.wanted, tokens=tokens, pixels="pixels" in needed)
     return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
 
 
 def _options(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
-    """What a method gets of the features: tokens only if it needs them."""
-    needed = "tokens" in variant.build(registry).needs
-    return material.options if needed else replace(material.options, tokens=0)
+    """What a method gets of the features: tokens and pixels only if it needs them."""
+    needed, options = variant.build(registry).required, material.options
+    tokens = options.tokens if "tokens" in needed else 0
+    return replace(options, tokens=tokens, pixels=options.pixels and "pixels" in needed)
+
+
+def _live(suite: Suite, material: Material, variant: Variant, registry: Registry) -> LiveEncoder | None:
+    """The encoder itself, for a method that needs its towers."""
+    if material.encoder is None or "towers" not in variant.build(registry).required:
+        return None
+    return LiveEncoder.of(material.dataset, suite.encoder)
 
 
 def _draws(suite: Suite, registry: Registry, variant: Variant, material: Material, shots: Shots) -> list[Cell]:

@@ -18,10 +18,11 @@ import numpy as np
 from xshot_bench.benchmarks import scoring
 from xshot_bench.benchmarks.ablation import Variant, parse_variant
 from xshot_bench.benchmarks.episode import Unlabelled, make_episode
+from xshot_bench.benchmarks.live import LiveEncoder, encoded
 from xshot_bench.benchmarks.metrics import average_precision
 from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.methods.base import Declined, Method, Pairs, Task
+from xshot_bench.methods.base import Declined, Method, Need, Pairs, Task
 
 FOLDS = 4
 ROW = "{:54}" + "{:>20}" * 3 + "{:>7}"
@@ -42,8 +43,8 @@ def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) 
     found: dict[str, dict[int, np.ndarray]] = {}
     columns = [int(x) for x in shots.split(",")]
     variants = {text: candidate(registry, text) for text in candidates}
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants.values())
-    games = {x: list(rehearsals(x, draws, tokens)) for x in columns}
+    needed = frozenset().union(*(variant.build(registry).required for variant in variants.values()))
+    games = {x: list(rehearsals(x, draws, needed)) for x in columns}
     click.echo(ROW.format("candidate: mAP (difference, standard error)", *(f"X={x}" for x in columns), "s/fit"))
     for text, variant in variants.items():
         started = time.process_time()
@@ -56,7 +57,7 @@ def main(candidates: tuple[str, ...], shots: str, draws: int, sharpness: float) 
             click.echo(ROW.format(f"{text} [{rule}]", *cells, f"{seconds:.1f}"))
 
 
-def rehearsals(shots: int, draws: int, tokens: bool = False) -> Iterator[tuple[Task, Pairs]]:
+def rehearsals(shots: int, draws: int, needed: frozenset[Need] = frozenset()) -> Iterator[tuple[Task, Pairs]]:
     """A task and the held-out pairs of its target classes, for each draw and fold of the source classes."""
     from xshot_bench.datasets.base import DatasetOptions
     from xshot_bench.datasets.encode import load_features
@@ -66,10 +67,11 @@ def rehearsals(shots: int, draws: int, tokens: bool = False) -> Iterator[tuple[T
 
     dataset = OpenMoji.open(DatasetOptions())
     encoder = Lite0MiniLM.open("")
-    options = FeatureOptions(tokens=encoder.grid if tokens else 0)
+    options = FeatureOptions(tokens=encoder.grid if "tokens" in needed else 0, pixels="pixels" in needed)
     features = load_features(dataset, encoder, default_cache(), options)
+    live = LiveEncoder.of(dataset, "lite0-minilm").load((), "cpu") if "towers" in needed else None
     for draw in range(draws):
-        task = make_episode(features, dataset.split(), Setting(shots, draw)).task
+        task = make_episode(features, dataset.split(), Setting(shots, draw), live=live).task
         for fold in range(FOLDS):
             yield dataclasses.replace(task, validation_classes=task.source_classes[fold::FOLDS]).rehearsal(draw)
 
@@ -98,7 +100,9 @@ def play(variant: Variant, registry: Registry, task: Task, held_out: Pairs) -> d
 
 def mean_ap(method: Method, task: Task, items: Pairs) -> float:
     """mAP@all of ``items`` against each other, the mean of both directions."""
-    seen, label = Unlabelled(items.image, items.text, items.tokens), items.label.numpy()
+    shown = Unlabelled(items.image, items.text, items.tokens, items.texts, items.pixels)
+    task, (seen,) = encoded(method, task, shown)
+    label = items.label.numpy()
     blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
     return float(np.mean([average_precision(scores, label, label).mean() for scores in blocks]))
 

@@ -13,6 +13,8 @@ from xshot_bench.methods.base import MODALITIES, Declined, EmbeddingMethod
 SHORT = {  # nothing checked here needs a converged method
     "flexclip": {"rounds": 3, "steps": 3, "pseudo": 4},
     "vtclip": {"steps": 3},
+    "coop": {"steps": 3},
+    "clip_lora": {"steps": 3},
     **{name: {"epochs": 12} for name in ("clap", "clip_adapter", "cross_modal_probe", "lppp", "prolip", "taskres")},
 }
 
