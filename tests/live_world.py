@@ -8,6 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from cases import World
@@ -19,6 +20,7 @@ from xshot_bench.datasets.encoders.open_clip import OpenClip
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.task import Pixels, Texts, Towers
 
+VARIANTS = 40
 TEMPLATE = "a photo of a {}."
 WORDS = tuple("apple bread cloud drum eagle flute grape horse igloo jar kite lemon mouse nail olive pearl".split())  # noqa: SIM905
 CONFIG = {
@@ -53,6 +55,15 @@ def towers(names: tuple[str, ...]) -> Towers:
     return Towers(live.text, live.image, live.text.vectors, names, (TEMPLATE,))
 
 
+@functools.cache
+def pictures() -> np.ndarray:
+    """Of each class so many pictures of its colour with noise, ``[C * VARIANTS,3,16,16]``, bytes."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(190, size=(len(WORDS), 1, 3, 1, 1))
+    noisy = colours + rng.integers(60, size=(len(WORDS), VARIANTS, 3, 16, 16))
+    return noisy.reshape(-1, 3, 16, 16).astype(np.uint8)
+
+
 @dataclasses.dataclass(frozen=True)
 class LiveWorld(World):
     """Pictures of one colour a class with noise, texts of the class's word with others; features are the encoder's."""
@@ -62,17 +73,16 @@ class LiveWorld(World):
 
     def pairs(self, classes: Tensor, per_class: int, generator: torch.Generator) -> Pairs:
         label = classes.repeat_interleave(per_class)
-        noise = torch.randint(60, (len(label), 3, 16, 16), generator=generator, dtype=torch.uint8)
-        colours = torch.randint(190, (len(self.names), 3), generator=torch.Generator().manual_seed(0))
-        pixels = colours[label, :, None, None].to(torch.uint8) + noise
+        row = VARIANTS * label + torch.randint(VARIANTS, label.shape, generator=generator)
+        pixels = Pixels(pictures(), row)
         others = torch.randint(len(WORDS), (len(label), 2), generator=generator).tolist()
         texts = tuple(f"{self.names[c]} {WORDS[a]} {WORDS[b]}" for c, (a, b) in zip(label, others, strict=True))
         if not len(label):
-            empty = torch.empty(0, CONFIG["embed_dim"])
-            return Pairs(empty, empty, label, texts=Texts(()), pixels=Pixels(pixels.numpy(), label))
-        image = normalize(encoder().encode_images(pixels).image, dim=1)
+            empty = torch.empty(0, 24)
+            return Pairs(empty, empty, label, texts=Texts(()), pixels=pixels)
+        image = normalize(encoder().encode_images(pixels.read()).image, dim=1)
         text = normalize(encoder().encode_texts(list(texts)), dim=1)
-        return Pairs(image, text, label, None, None, Texts(texts), Pixels(pixels.numpy(), torch.arange(len(label))))
+        return Pairs(image, text, label, texts=Texts(texts), pixels=pixels)
 
     @property
     def names(self) -> tuple[str, ...]:
