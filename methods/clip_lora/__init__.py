@@ -53,7 +53,7 @@ class ClipLora(EmbeddingMethod, PosteriorMethod):
     dropout: float = 0.25
     train_on: Literal["both", "image"] = "both"
     score_by: Literal["cosine", "posterior"] = "cosine"
-    steps: int = 40
+    steps: int = 30
     at_once: int = 16
     rate: float = 3e-3
     decay: float = 0.01
