@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.episode import make_episode
-from xshot_bench.benchmarks.plan import Inputs, open_material
+from xshot_bench.benchmarks.plan import Inputs, live_of, open_material
 from xshot_bench.benchmarks.protocol import Setting
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import judge
@@ -71,12 +71,15 @@ def measure(name: str, dataset: str, encoder: str, shots: int) -> dict[str, Any]
     torch.set_num_threads(1)
     threadpool_limits(1)
     registry = Registry()
-    method = parse_variant(registry, name, {}).build(registry)
+    variant = parse_variant(registry, name, {})
+    method = variant.build(registry)
     asked = {"methods": [name], "datasets": [dataset], "encoder": encoder, "shots": [shots], "draws": 1}
     inputs = Inputs({}, False, default_cache(), "cpu", FeatureOptions(tokens=7))
-    material = open_material(dataset, Suite.from_options(asked), registry, inputs, "tokens" in method.needs)
+    material = open_material(dataset, Suite.from_options(asked), registry, inputs, method.required)
     features = load_features(material.dataset, material.encoder, inputs.cache, material.options)
-    episode = make_episode(features, material.split, Setting(shots, material.split.draws[0]))
+    live = live_of(material, variant, registry)
+    setting, towers = Setting(shots, material.split.draws[0]), live.load((), "cpu") if live else None
+    episode = make_episode(features, material.split, setting, live=towers)
     resident, spent, started = _peak(), time.process_time(), time.perf_counter()
     try:
         require(method, episode.task)

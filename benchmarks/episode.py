@@ -15,6 +15,7 @@ from xshot_bench.benchmarks.protocol import Direction, Setting
 from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Modality, Pairs, Task
+from xshot_bench.methods.task import Pixels, Texts, Towers
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Unlabelled:
     """Items as a method is shown them at test time, without labels.
 
     ``image [n,d_i]`` and ``text [m,d_t]``; ``tokens [n,P,d]`` of the images, float16 and as the encoder gave them,
-    or None.
+    or None. texts, pixels: what the towers read of them, where the method needs that.
     """
 
     image: Tensor
     text: Tensor
     tokens: Tensor | None = None
+    texts: Texts | None = None
+    pixels: Pixels | None = None
 
     def __getitem__(self, modality: Modality) -> Tensor:
         return self.image if modality == "image" else self.text
@@ -68,11 +71,21 @@ class Episode:
     answers: Answers
 
 
-def make_episode(features: FeatureSet, split: Split, setting: Setting, device: str = "cpu") -> Episode:
+@dataclass(frozen=True)
+class Live:
+    """What an episode has for methods that learn inside of the towers: these, and the texts of all items, in order."""
+
+    towers: Towers | None
+    texts: tuple[str, ...]
+
+
+def make_episode(
+    features: FeatureSet, split: Split, setting: Setting, device: str = "cpu", live: Live | None = None
+) -> Episode:
     """The episode of ``setting``. `InputError` where the split has no such draw or not as many shots."""
     check_setting(split, setting)
     roles = split.roles(setting.shots, setting.draw, setting.gallery)
-    cut = _Cut(features, device)
+    cut = _Cut(features, device, live.texts if live else ())
     images, texts = cut.rows(roles.image_queries), cut.rows(roles.text_queries)
     in_images, in_texts = cut.rows(roles.image_gallery), cut.rows(roles.text_gallery)
     if not np.isin(features.label[images], features.label[in_texts]).any():
@@ -95,6 +108,7 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
         seed=setting.draw,
         scale=features.logit_scale,
         joint=features.joint,
+        towers=live.towers if live else None,
     )
     key: dict[Direction, Key] = {
         "i2t": _key(features, images, in_texts, images),
@@ -103,7 +117,9 @@ def make_episode(features: FeatureSet, split: Split, setting: Setting, device: s
     if split.protocol == "instance":
         key = {direction: replace(one, pair=None) for direction, one in key.items()}
     answers = Answers(roles.image_queries, task.candidates.cpu().numpy(), key)
-    return Episode(task, cut.unlabelled(images, texts), cut.unlabelled(in_images, in_texts), answers)
+    queries = cut.unlabelled(images, texts)
+    same = np.array_equal(images, in_images) and np.array_equal(texts, in_texts)
+    return Episode(task, queries, queries if same else cut.unlabelled(in_images, in_texts), answers)
 
 
 def check_setting(split: Split, setting: Setting) -> None:
@@ -141,8 +157,8 @@ def _key(features: FeatureSet, queries: np.ndarray, gallery: np.ndarray, counted
 class _Cut:
     """Cuts rows out of a FeatureSet: float32, of unit length where the features are joint."""
 
-    def __init__(self, features: FeatureSet, device: str) -> None:
-        self.features, self.device = features, device
+    def __init__(self, features: FeatureSet, device: str, texts: tuple[str, ...]) -> None:
+        self.features, self.device, self.all_texts = features, device, texts
         self.position = {item: i for i, item in enumerate(features.ids)}
         self.number = {name: i for i, name in enumerate(features.classes)}
 
@@ -162,6 +178,8 @@ class _Cut:
             self.unit(self.features.image[images]),
             self.unit(self.features.text[texts]),
             None if tokens is None else torch.from_numpy(np.ascontiguousarray(tokens[images])).to(self.device),
+            self.texts(texts),
+            self.pixels(images),
         )
 
     def pairs(self, ids: Iterable[str]) -> Pairs:
@@ -171,4 +189,11 @@ class _Cut:
             None if array is None else self.unit(array[rows]) for array in (self.features.tokens, self.features.views)
         )
         image, text = self.unit(self.features.image[rows]), self.unit(self.features.text[rows])
-        return Pairs(image, text, label, tokens, views)
+        return Pairs(image, text, label, tokens, views, self.texts(rows), self.pixels(rows))
+
+    def texts(self, rows: np.ndarray) -> Texts | None:
+        return Texts(tuple(self.all_texts[row] for row in rows)) if self.all_texts else None
+
+    def pixels(self, rows: np.ndarray) -> Pixels | None:
+        stored = self.features.pixels
+        return None if stored is None else Pixels(stored, torch.from_numpy(rows))

@@ -12,6 +12,7 @@ from typing import cast
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant, ablation, distinct, parse_variant, sweep, tuned_name
 from xshot_bench.benchmarks.episode import check_setting
+from xshot_bench.benchmarks.live import LiveEncoder
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
 from xshot_bench.benchmarks.registry import Registry
@@ -23,6 +24,7 @@ from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
 from xshot_bench.datasets.feature_cache import PLAIN, FeatureOptions
 from xshot_bench.datasets.splitting import Shots, Split
+from xshot_bench.methods.base import Need
 
 OWN_FEATURES = "its own features"  # what stands for the encoder of a dataset that comes as features
 
@@ -46,7 +48,8 @@ class Inputs:
 class Material:
     """A dataset with its class split, ready to be cut into episodes. ``name`` is e.g. ``openmoji/b``.
 
-    encoder: None where the dataset comes as features. options: with spatial tokens if a method of the suite needs them.
+    encoder: None where the dataset comes as features. options: with the tokens and pixels that the suite's methods
+        need. encoder_name: the encoder as ``--encoder`` names it.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Material:
     split: Split
     features: Path
     options: FeatureOptions
+    encoder_name: str = ""
 
     @property
     def encoded(self) -> bool:
@@ -120,8 +124,8 @@ def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:
 def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, force: bool = False) -> Plan:
     """Resolve every name of the suite and look its cells up in the store. Computes nothing."""
     variants = variants_of(suite, registry)
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants)
-    materials = [open_material(name, suite, registry, inputs, tokens) for name in suite.datasets]
+    needed = needs_of(variants, registry)
+    materials = [open_material(name, suite, registry, inputs, needed) for name in suite.datasets]
 
     cells: list[Cell] = []
     jobs: list[Job] = []
@@ -140,11 +144,9 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
-                options = options_of(material, variant, registry)
-                jobs += [
-                    Job(bunch, variant, material.features, options, material.split, registry.plugins, inputs.device)
-                    for bunch in bunches
-                ]
+                options, live = options_of(material, variant, registry), live_of(material, variant, registry)
+                shared = variant, material.features, options, material.split, registry.plugins, inputs.device, live
+                jobs += [Job(bunch, *shared) for bunch in bunches]
     return Plan(suite, variants, tuple(materials), tuple(cells), records, tuple(jobs))
 
 
@@ -163,8 +165,8 @@ def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int
             )
 
 
-def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, tokens: bool) -> Material:
-    """A dataset of the suite, opened but not encoded; ``tokens``: with the spatial tokens that the inputs want."""
+def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, needed: frozenset[Need]) -> Material:
+    """A dataset of the suite, opened but not encoded, with what methods that have these needs are shown of pictures."""
     base, _, variant = name.partition("/")
     entry = registry.entry("dataset", base)
     cls = cast("type[Dataset]", registry.load("dataset", base))
@@ -183,14 +185,30 @@ def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, t
         encoder = cast("type[Encoder]", registry.load("encoder", encoder_name)).open(argument, inputs.device, precision)
     options = PLAIN
     if encoder:
-        options = replace(inputs.wanted, tokens=min(inputs.wanted.tokens, encoder.grid) if tokens else 0)
-    return Material(name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options)
+        tokens = min(inputs.wanted.tokens, encoder.grid) if "tokens" in needed else 0
+        options = replace(inputs.wanted, tokens=tokens, pixels="pixels" in needed)
+    return Material(
+        name, dataset, encoder, split, features_folder(dataset, encoder, inputs.cache, options), options, suite.encoder
+    )
+
+
+def needs_of(variants: Sequence[Variant], registry: Registry) -> frozenset[Need]:
+    """What any of the methods needs."""
+    return frozenset().union(*(variant.build(registry).required for variant in variants))
 
 
 def options_of(material: Material, variant: Variant, registry: Registry) -> FeatureOptions:
-    """What a method gets of the features: tokens only if it needs them."""
-    needed = "tokens" in variant.build(registry).needs
-    return material.options if needed else replace(material.options, tokens=0)
+    """What a method gets of the features: tokens and pixels only if it needs them."""
+    needed, options = variant.build(registry).required, material.options
+    tokens = options.tokens if "tokens" in needed else 0
+    return replace(options, tokens=tokens, pixels=options.pixels and "pixels" in needed)
+
+
+def live_of(material: Material, variant: Variant, registry: Registry) -> LiveEncoder | None:
+    """The encoder itself, for a method that needs its towers."""
+    if material.encoder is None or "towers" not in variant.build(registry).required:
+        return None
+    return LiveEncoder.of(material.dataset, material.encoder_name)
 
 
 def _tuned(suite: Suite, variant: Variant, material: Material) -> Variant:

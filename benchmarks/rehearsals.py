@@ -18,7 +18,8 @@ import numpy as np
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks import scoring
-from xshot_bench.benchmarks.episode import Unlabelled, make_episode
+from xshot_bench.benchmarks.episode import Live, Unlabelled, make_episode
+from xshot_bench.benchmarks.live import encoded
 from xshot_bench.benchmarks.metrics import average_precision
 from xshot_bench.benchmarks.protocol import DIRECTIONS, VERSIONS, Setting
 from xshot_bench.datasets.feature_cache import FeatureSet
@@ -41,13 +42,16 @@ class Rehearsals:
     shots: tuple[Shots, ...]
     draws: int = DRAWS
     device: str = "cpu"
+    live: Live | None = None
 
     @classmethod
-    def of(cls, features: FeatureSet, split: Split, name: str, device: str = "cpu") -> Rehearsals:
+    def of(
+        cls, features: FeatureSet, split: Split, name: str, device: str = "cpu", live: Live | None = None
+    ) -> Rehearsals:
         """The games that every trial meets. `InputError` where there are no classes or items to play them with."""
         wanted = SHOTS[split.protocol]
         shots = tuple(dict.fromkeys(x if x == "all" else min(x, split.max_shots) for x in wanted))
-        found = cls(features, split, name, shots, device=device)
+        found = cls(features, split, name, shots, device=device, live=live)
         if not found.at(shots[-1]):
             raise InputError(
                 f"there is nothing to tune on in split {split.name}: it has neither source classes nor validation "
@@ -64,7 +68,7 @@ class Rehearsals:
     def at(self, shots: Shots) -> list[Game]:
         """The games at one X, those of one fold after another."""
         drawn = [
-            make_episode(self.features, self.split, Setting(shots, draw), self.device).task
+            make_episode(self.features, self.split, Setting(shots, draw), self.device, self.live).task
             for draw in self.split.draws[: self.draws]
         ]
         if not len(drawn[0].source):
@@ -96,7 +100,9 @@ def fit_all(method: Method, tasks: Sequence[Task]) -> list[Method]:
 
 def mean_ap(method: Method, task: Task, items: Pairs) -> float:
     """mAP@all of ``items`` against each other, the mean of both directions."""
-    seen, label = Unlabelled(items.image, items.text, items.tokens), items.label.cpu().numpy()
+    shown = Unlabelled(items.image, items.text, items.tokens, items.texts, items.pixels)
+    task, (seen,) = encoded(method, task, shown)
+    label = items.label.cpu().numpy()
     blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
     return float(np.mean([np.nanmean(average_precision(scores, label, label)) for scores in blocks]))
 

@@ -16,6 +16,7 @@ from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.episode import Episode, make_episode
 from xshot_bench.benchmarks.evidence import Evidence
+from xshot_bench.benchmarks.live import LiveEncoder, encoded
 from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALL_AT
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record, Result
@@ -30,7 +31,10 @@ SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec
 
 @dataclass(frozen=True)
 class Job:
-    """Cells of one method that differ in the draw only, with all that a process needs to run them."""
+    """Cells of one method that differ in the draw only, with all that a process needs to run them.
+
+    live: for a method that learns inside of the encoder's towers.
+    """
 
     cells: tuple[Cell, ...]
     variant: Variant
@@ -39,6 +43,7 @@ class Job:
     split: Split
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
+    live: LiveEncoder | None = None
 
 
 def run_job(job: Job) -> list[Result]:
@@ -60,7 +65,8 @@ def lost(job: Job) -> Iterator[Result]:
 def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:
     """Metrics of a fitted method, its AP and first items of every query, and its precision by recall (see records)."""
     answers = episode.answers
-    classes = [episode.task.classes[label] for label in answers.key["i2t"].query_label]
+    task, (queries, gallery) = encoded(method, episode.task, episode.queries, episode.gallery)
+    classes = [task.classes[label] for label in answers.key["i2t"].query_label]
     ap = pd.DataFrame({"query": answers.query_ids, "class": classes})
     numbers: dict[str, float] = {}
     precision: dict[str, list[float]] = {}
@@ -71,7 +77,7 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
         short: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
         start = 0
-        for block in score_blocks(method, episode.task, episode.queries, episode.gallery, direction):
+        for block in score_blocks(method, task, queries, gallery, direction):
             rows = slice(start, start + len(block))
             labels = key.query_label[rows], key.gallery_label
             per_query.append(metrics.average_precision(block, *labels))
@@ -89,7 +95,7 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
         if (rank > 0).any():
             numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2
-    top_1 = accuracy(method, episode.task, episode.queries, answers.key["i2t"].query_label)
+    top_1 = accuracy(method, task, queries, answers.key["i2t"].query_label)
     return numbers | ({} if np.isnan(top_1) else {"accuracy": top_1}), ap, precision
 
 
@@ -105,7 +111,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
     try:
         method = job.variant.build(_registry(job.plugins))
         clock = _Clock()
-        episode = make_episode(_features(job.features, job.options), job.split, cell.setting, job.device)
+        episode = _episode(job, cell)
         clock.lap("episode")
         require(method, episode.task)
         method.fit(episode.task)
@@ -119,8 +125,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
 
 def _run_together(job: Job) -> list[Result]:
     method = job.variant.build(_registry(job.plugins))
-    features = _features(job.features, job.options)
-    episodes = [make_episode(features, job.split, cell.setting, job.device) for cell in job.cells]
+    episodes = [_episode(job, cell) for cell in job.cells]
     clock = _Clock()
     fitted = method.fit_many([episode.task for episode in episodes])
     clock.lap("fit", share=len(job.cells))
@@ -128,6 +133,11 @@ def _run_together(job: Job) -> list[Result]:
         _judged(job, cell, one, episode, clock.copy())
         for cell, one, episode in zip(job.cells, fitted, episodes, strict=True)
     ]
+
+
+def _episode(job: Job, cell: Cell) -> Episode:
+    live = job.live.load(job.plugins, job.device) if job.live else None
+    return make_episode(_features(job.features, job.options), job.split, cell.setting, job.device, live)
 
 
 def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:

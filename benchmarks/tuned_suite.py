@@ -8,7 +8,7 @@ from typing import Any
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import tuned_name
-from xshot_bench.benchmarks.plan import Inputs, open_material, variants_of
+from xshot_bench.benchmarks.plan import Inputs, needs_of, open_material, variants_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
@@ -22,10 +22,10 @@ def tuners(
     suite: Suite, registry: Registry, store: Store, inputs: Inputs, progress: Progress | None = None
 ) -> Iterator[tuple[str, Tuner]]:
     """One for each dataset of the suite, by name; features that are not in the cache are encoded."""
-    tokens = any("tokens" in variant.build(registry).needs for variant in variants_of(suite, registry))
+    needed = needs_of(variants_of(suite, registry), registry)
     trials = Trials(store.folder)
     for name in suite.datasets:
-        material = open_material(name, suite, registry, inputs, tokens)
+        material = open_material(name, suite, registry, inputs, needed)
         load_features(
             material.dataset,
             material.encoder,

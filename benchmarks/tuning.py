@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant
-from xshot_bench.benchmarks.plan import Material, options_of
+from xshot_bench.benchmarks.plan import Material, live_of, options_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.rehearsals import Rehearsals, fit_all, mean_ap
 from xshot_bench.benchmarks.store import write_atomically
@@ -170,7 +170,7 @@ class Tuner:
     data: str
     material: Material
     device: str = "cpu"
-    _opened: dict[FeatureOptions, Rehearsals] = field(default_factory=dict)
+    _opened: dict[tuple[FeatureOptions, bool], Rehearsals] = field(default_factory=dict)
     _code: dict[str, str] = field(default_factory=dict)  # method -> digest
 
     def tune(self, variant: Variant, progress: Progress | None = None, compute: bool = True) -> Tuned:
@@ -228,11 +228,16 @@ class Tuner:
 
     def games(self, setting: Variant) -> Rehearsals:
         """What all settings of a method meet."""
-        options = options_of(self.material, setting, self.registry)
-        if options not in self._opened:
+        options, live = (
+            options_of(self.material, setting, self.registry),
+            live_of(self.material, setting, self.registry),
+        )
+        key = options, live is not None
+        if key not in self._opened:
             features, name = open_features(self.material.features, options), options.name(self.material.features)
-            self._opened[options] = Rehearsals.of(features, self.material.split, name, self.device)
-        return self._opened[options]
+            towers = live.load(self.registry.plugins, self.device) if live else None
+            self._opened[key] = Rehearsals.of(features, self.material.split, name, self.device, towers)
+        return self._opened[key]
 
     def _digest(self, setting: Variant, parameters: Mapping[str, Any]) -> str:
         if setting.plugin not in self._code:

@@ -54,7 +54,7 @@ class EncodingError(Exception):
 def features_folder(dataset: Dataset, encoder: Encoder | None, cache: Path, options: FeatureOptions = PLAIN) -> Path:
     """Where these features are kept: the name is the digest of all they depend on. No encoder: the data's own features.
 
-    Tokens and views do not change it; they lie beside it (`FeatureOptions.extras`).
+    Tokens, views and pixels do not change it; they lie beside it (`FeatureOptions.extras`).
     """
     parts: list[object] = [FORMAT, dataset.digest]
     if encoder:
@@ -115,8 +115,8 @@ def _wanted(folder: Path, options: FeatureOptions) -> dict[str, Path]:
 class _Encoding:
     """One dataset being encoded. Every finished batch lies in a folder, so another run goes on from there.
 
-    wanted: the arrays that are missing, ``image``, ``tokens`` and ``views``, and the folders they belong in. With
-    ``image`` come the texts and everything else.
+    wanted: the arrays that are missing, ``image``, ``tokens``, ``views``, ``pixels``, and the folders they belong in.
+    With ``image`` come the texts and everything else.
     """
 
     dataset: Dataset
@@ -140,8 +140,8 @@ class _Encoding:
         if "image" in self.wanted:
             image = np.concatenate(list(parts.blocks("image", found, rows)))
             write_features(self.folder, self._features(image, cut))
-        if "tokens" in self.wanted:
-            write_extra(self.wanted["tokens"], "tokens", Rows(len(rows), parts.blocks("tokens", found, rows)))
+        for name in {"tokens", "pixels"} & self.wanted.keys():
+            write_extra(self.wanted[name], name, Rows(len(rows), parts.blocks(name, found, rows)))
         if "views" in self.wanted:
             blocks = _after(open_features(self.folder).image, parts.blocks("views", found, rows))
             write_extra(self.wanted["views"], "views", Rows(len(rows), blocks))
@@ -176,7 +176,7 @@ class _Encoding:
 
     def _pictures(self, parts: Parts, items: Sequence[int]) -> None:
         """Encode what ``parts`` lacks of the pictures of ``items``; while the model is busy, what it did is written."""
-        usual = [0] if {"image", "tokens"} & self.wanted.keys() else []
+        usual = [0] if {"image", "tokens", "pixels"} & self.wanted.keys() else []
         further = range(1, self.options.views) if "views" in self.wanted else []
         prepare = Preparation(self.dataset, self.encoder, (*usual, *further), self.options.seed, items)
         batching = Batching(self.batch_size or self.encoder.batch_size, fixed=self.batch_size is not None)
@@ -186,7 +186,9 @@ class _Encoding:
 
         def keep(rows: range, encoded: Mapping[str, Tensor]) -> int:
             names = [prepare.name(row) for row in rows]
-            parts.save(rows, {name: _half(tensor.numpy(), names) for name, tensor in encoded.items()})
+            arrays = {name: tensor.numpy() for name, tensor in encoded.items()}
+            halves = {name: _half(array, names) for name, array in arrays.items() if name != "pixels"}
+            parts.save(rows, arrays | halves)
             return len(rows)
 
         with (
@@ -207,7 +209,9 @@ class _Encoding:
         import torch
 
         found: dict[str, Tensor] = {}
-        if usual:
+        if "pixels" in self.wanted:
+            found["pixels"] = batch[:, 0]
+        if {"image", "tokens"} & self.wanted.keys():
             tokens = self.options.tokens if "tokens" in self.wanted else 0
             features = list(batching.run(lambda x: self.encoder.encode_images(x, tokens), batch[:, 0]))
             found["image"] = torch.cat([part.image for part in features])

@@ -2,7 +2,8 @@
 
 A folder named by a digest holds ``image.npy``, ``text.npy``, ``class_text.npy``, and ``features.json`` with everything
 else and the SHA-256 of each array. Spatial tokens and further views lie in folders of their own beside it, named
-``DIGEST.tokens7`` and ``DIGEST.views4-seed0``: asking for them changes nothing for who does not.
+``DIGEST.tokens7`` and ``DIGEST.views4-seed0``, prepared pictures in ``DIGEST.pixels``: asking for them changes nothing
+for who does not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 Ensemble = Literal["normalised", "raw"]
 FORMAT = 2
-ARRAYS = ("image", "text", "class_text", "tokens", "views")
+ARRAYS = ("image", "text", "class_text", "tokens", "views", "pixels")
 RECORDED = ("logit_scale", "logit_bias", "joint", "cut_texts", "ensemble")
 
 
@@ -36,22 +37,28 @@ class FeatureOptions:
     tokens: the side g of the grid of spatial tokens; 0 for none.
     views: how many views of each picture: the usual one, its mirror image, then random crops. seed: of the crops.
     ensemble: a class's text feature is the mean of its prompts' features, each normalised before, or raw.
+    pixels: the pictures as the encoder prepares them, for methods that adapt its image tower.
     """
 
     tokens: int = 0
     views: int = 1
     seed: int = 0
     ensemble: Ensemble = "normalised"
+    pixels: bool = False
 
     @property
     def suffixes(self) -> dict[str, str]:
-        """What the folders of tokens and views are called after the features' own, as far as they are wanted."""
-        named = {"tokens": f".tokens{self.tokens}", "views": f".views{self.views}-seed{self.seed}"}
-        wanted = {"tokens": self.tokens > 0, "views": self.views > 1}
+        """What the folders of tokens, views and pixels are called after the features' own, as far as wanted."""
+        named = {
+            "tokens": f".tokens{self.tokens}",
+            "views": f".views{self.views}-seed{self.seed}",
+            "pixels": ".pixels",
+        }
+        wanted = {"tokens": self.tokens > 0, "views": self.views > 1, "pixels": self.pixels}
         return {name: suffix for name, suffix in named.items() if wanted[name]}
 
     def extras(self, folder: Path) -> dict[str, Path]:
-        """Where tokens and views of the features in ``folder`` lie, as far as they are wanted."""
+        """Where tokens, views and pixels of the features in ``folder`` lie, as far as they are wanted."""
         return {name: folder.with_name(folder.name + suffix) for name, suffix in self.suffixes.items()}
 
     def name(self, folder: Path) -> str:
@@ -67,7 +74,8 @@ class FeatureSet:
     mean over each class's prompts, as ``ensemble`` says; ``[C,0]`` where there are none. joint: images, texts and class
     texts are in one space (then d_i = d_t).
     Logits are ``logit_scale * cosine + logit_bias``. cut_texts: how many of the N texts were longer than the context.
-    tokens ``[N,g*g,d_i]``, row by row, and views ``[N,V,d_i]``, of which the first is ``image``: where asked for.
+    tokens ``[N,g*g,d_i]``, row by row, and views ``[N,V,d_i]``, of which the first is ``image``: where asked for, as
+    are pixels ``[N,3,h,w]``, the pictures as the encoder's preprocessing leaves them.
     digest: the folder's name.
     """
 
@@ -81,6 +89,7 @@ class FeatureSet:
     digest: str
     tokens: np.ndarray | None = None
     views: np.ndarray | None = None
+    pixels: np.ndarray | None = None
     joint: bool = True
     logit_bias: float = 0.0
     cut_texts: int = 0
@@ -115,7 +124,7 @@ def default_cache() -> Path:
 
 
 def open_features(folder: Path, options: FeatureOptions = PLAIN) -> FeatureSet:
-    """The features in ``folder`` with the tokens and views that ``options`` ask for.
+    """The features in ``folder`` with the tokens, views and pixels that ``options`` ask for.
 
     Every array is checked against its digest; `DamagedFeatures` where one does not fit or is not there.
     """
@@ -129,6 +138,7 @@ def open_features(folder: Path, options: FeatureOptions = PLAIN) -> FeatureSet:
             class_text=arrays["class_text"],
             tokens=arrays.get("tokens"),
             views=arrays.get("views"),
+            pixels=arrays.get("pixels"),
             label=np.array(content["label"], dtype=np.int64),
             ids=tuple(content["ids"]),
             classes=tuple(content["classes"]),
@@ -152,7 +162,7 @@ def write_features(folder: Path, features: FeatureSet) -> None:
 
 
 def write_extra(folder: Path, name: str, rows: Rows) -> None:
-    """Write ``tokens`` or ``views`` into their folder of `FeatureOptions.extras`."""
+    """Write ``tokens``, ``views`` or ``pixels`` into their folder of `FeatureOptions.extras`."""
     _write(folder, {name: rows}, {})
 
 
@@ -179,7 +189,7 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mappi
 
 
 def check_folder(folder: Path) -> None:
-    """`DamagedFeatures` where a folder of features, tokens or views is not what was written, or not there."""
+    """`DamagedFeatures` where a folder of features, tokens, views or pixels is not what was written, or not there."""
     _read(folder)
 
 

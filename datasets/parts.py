@@ -17,7 +17,7 @@ BLOCK = 1024  # rows read at once
 
 @dataclass(frozen=True)
 class Parts:
-    """A folder of parts: arrays of float16 of some consecutive items each, with their SHA-256.
+    """A folder of parts: arrays of some consecutive items each, with their SHA-256.
 
     names: array -> what its files are called. The parts may be of any sizes, as the batches were that made them.
     """

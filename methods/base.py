@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Literal, Self, dataclass_transform
 from torch import Tensor
 
 from xshot_bench.methods import state
-from xshot_bench.methods.task import MODALITIES, Modality, Pairs, Task
+from xshot_bench.methods.task import MODALITIES, Modality, Pairs, Task, Towers
 
 __all__ = [
     "MODALITIES",
@@ -47,12 +47,15 @@ __all__ = [
     "PairMethod",
     "Pairs",
     "PosteriorMethod",
+    "Raw",
     "Scoring",
     "Task",
+    "Towers",
 ]
 
+Raw = Tensor | tuple[str, ...]  # pixels [n,3,h,w], or texts: what a tower reads
 Scoring = Literal["cosine", "posterior", "pairs"]
-Need = Literal["joint", "class_text", "tokens", "source"]
+Need = Literal["joint", "class_text", "tokens", "source", "towers", "pixels"]
 
 
 class Declined(Exception):
@@ -69,7 +72,8 @@ class Method(ABC):
 
     needs: what the task must have, else the harness declines it with the reason: ``joint`` (images and texts in one
         space), ``class_text`` (a text feature for each class), ``tokens`` (spatial tokens of the images), ``source``
-        (labelled items of source classes, which the protocol ``kshot`` has not).
+        (labelled items of source classes, which the protocol ``kshot`` has not), ``towers`` (the encoder itself, with
+        gradients, and the items' texts), ``pixels`` (the items' prepared pictures, for the image tower).
     ablations: switch name -> parameter override; ``flexclip:nogen`` runs one, ``flexclip:nogen+nofusion`` two.
     components: the switches that each take one component out, of different parameters; ``--ablate`` runs the method
         without each, with each alone and with none, and then the other switches.
@@ -111,6 +115,24 @@ class Method(ABC):
             method.fit(task)
         return fitted
 
+    @property
+    def required(self) -> frozenset[Need]:
+        """What is needed with the parameters as they are: ``needs``, unless a method overrides this."""
+        return self.needs
+
+    def encode(self, x: Tensor, modality: Modality, raw: Raw | None, task: Task) -> Tensor:
+        """The features ``[n,d]`` of unlabelled items, of unit length where the task is joint, before they are scored.
+
+        A method that adapts the towers overrides this. x ``[n,d]``: the encoder's own features, which are the default.
+        raw: n texts, or pixels ``[n,3,h,w]``; None where the method does not need them. The towers are the task's: a
+        method keeps what it has learnt, not the towers, so one that was loaded encodes with those of the same encoder.
+        """
+        return x
+
+    def encode_classes(self, task: Task) -> Tensor:
+        """The features ``[C,d]`` of the class prompts, as ``encode`` has those of texts."""
+        return task.class_text
+
     def diagnostics(self) -> dict[str, float]:
         """What training looked like, as named numbers; stored with the result."""
         return {}
@@ -131,15 +153,20 @@ class Method(ABC):
 
 def require(method: Method, task: Task) -> None:
     """Raise `Declined` unless the task has what the method needs."""
-    if "joint" in method.needs and not task.joint:
+    needs = method.required
+    if "joint" in needs and not task.joint:
         widths = " and ".join(f"{task.labelled[m].shape[1]}-d {m}s" for m in MODALITIES)
         raise Declined(f"needs images and texts in one space; these features are {widths} of separate spaces")
-    if "class_text" in method.needs and not task.class_text.shape[1]:
+    if "class_text" in needs and not task.class_text.shape[1]:
         raise Declined("needs text features of the classes; these features come without")
-    if "tokens" in method.needs and task.labelled.tokens is None:
+    if "tokens" in needs and task.labelled.tokens is None:
         raise Declined("needs spatial tokens of the images; these features come without")
-    if "source" in method.needs and not len(task.source):
+    if "source" in needs and not len(task.source):
         raise Declined("needs labelled items of source classes; here there are none")
+    if "towers" in needs and task.towers is None:
+        raise Declined("needs gradients in the encoder's towers; these features come without, or from a file")
+    if "pixels" in needs and task.labelled.pixels is None:
+        raise Declined("needs the pictures themselves; these features come without")
 
 
 class EmbeddingMethod(Method):

@@ -4,15 +4,78 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of n items."""
+
+    strings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.strings)
+
+    def __getitem__(self, index: Tensor) -> Texts:
+        """The texts at positions ``[k]`` or under a mask ``[n]``."""
+        return Texts(tuple(self.strings[i] for i in torch.arange(len(self))[index.cpu()].tolist()))
+
+    def __add__(self, other: Texts) -> Texts:
+        return Texts(self.strings + other.strings)
+
+    def read(self) -> tuple[str, ...]:
+        return self.strings
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pictures of n items as the encoder prepares them: the rows ``[n]`` of a memory-mapped array ``[N,3,h,w]``."""
+
+    stored: np.ndarray
+    row: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: Tensor) -> Pixels:
+        """The pictures at positions ``[k]`` or under a mask ``[n]``; nothing is read yet."""
+        return Pixels(self.stored, self.row[index.cpu()])
+
+    def __add__(self, other: Pixels) -> Pixels:
+        return Pixels(self.stored, torch.cat([self.row, other.row]))
+
+    def read(self) -> Tensor:
+        """Bytes ``[n,3,h,w]``, read from disk."""
+        return torch.from_numpy(self.stored[self.row.numpy()])
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The encoder's frozen towers, for methods that learn inside of them; gradients pass through.
+
+    text: a module; ``text(texts)`` gives features ``[n,d]``, not normalised, and ``text(texts, context)`` those with
+        learnt token embeddings ``[M,w]`` or ``[n,M,w]`` before each text's words. image: a module; ``image(pixels)``
+        gives features ``[n,d]``. Their weights stay; replace some for a call with ``torch.func.functional_call``.
+    vectors: the token embeddings of a text's words, ``[M,w]``.
+    names: the classes' names in words. templates: the prompts, with ``{}`` for a name; a class text is their mean.
+    """
+
+    text: nn.Module
+    image: nn.Module
+    vectors: Callable[[str], Tensor]
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,6 +86,7 @@ class Pairs:
     ``Task.classes``. ``pairs["image"]`` is ``pairs.image``.
     tokens ``[n,P,d]``: the images' spatial tokens, unit rows, where the method needs them. views ``[n,V,d]``: features
     of V views of each image, unit rows, where there are any.
+    texts, pixels: what the towers read of the items; where the method needs ``towers``, and ``pixels``.
     """
 
     image: Tensor
@@ -30,6 +94,8 @@ class Pairs:
     label: Tensor
     tokens: Tensor | None = None
     views: Tensor | None = None
+    texts: Texts | None = None
+    pixels: Pixels | None = None
 
     def __getitem__(self, modality: Modality) -> Tensor:
         return self.image if modality == "image" else self.text
@@ -51,11 +117,11 @@ class Pairs:
         return member @ self[modality] / member.sum(1, keepdim=True).clamp_min(1)
 
     def __add__(self, other: Pairs) -> Pairs:
-        """These pairs and then the others; tokens and views where both have them."""
+        """These pairs and then the others; of what is optional, what both have."""
         both = zip(self._parts(), other._parts(), strict=True)
-        return Pairs(*(None if a is None or b is None else torch.cat([a, b]) for a, b in both))  # type: ignore[arg-type]
+        return Pairs(*(None if a is None or b is None else _joined(a, b) for a, b in both))  # type: ignore[arg-type]
 
-    def _parts(self) -> Iterator[Tensor | None]:
+    def _parts(self) -> Iterator[Any]:
         return (getattr(self, field.name) for field in dataclasses.fields(self))
 
 
@@ -76,6 +142,7 @@ class Task:
     seed: the draw. Take randomness from ``generator`` alone, never from a global state.
     scale: the encoder's logit scale, exp(t).
     joint: images, texts and class texts are in one space, as CLIP's are.
+    towers: the encoder's, where the method needs them and there are any.
     """
 
     source: Pairs
@@ -91,6 +158,7 @@ class Task:
     seed: int
     scale: float
     joint: bool = True
+    towers: Towers | None = None
 
     @property
     def labelled(self) -> Pairs:
@@ -160,6 +228,10 @@ class Task:
             return None
         kept = shuffled.rows(~held_out)
         return dataclasses.replace(self, support=kept), shuffled.rows(held_out)
+
+
+def _joined(a: Any, b: Any) -> Any:
+    return torch.cat([a, b]) if isinstance(a, Tensor) else a + b
 
 
 def _seed(text: str) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from xshot_bench import InputError
+from xshot_bench.datasets.encoders.live import Live
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -77,6 +78,10 @@ class Encoder(ABC):
     def text_lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text before it is cut, counted as ``context`` is."""
         return [len(text.split()) for text in texts]
+
+    def live(self) -> Live | None:
+        """The towers with gradients passing through, for methods that learn inside of them; None if it cannot."""
+        return None
 
 
 def parse_encoder(text: str) -> tuple[str, Precision, str]:

@@ -166,6 +166,20 @@ def test_tokens_wanted_later_are_encoded_alone(dataset, plain, tmp_path):
     assert again.seen == 0
 
 
+def test_pixels_are_the_prepared_pictures_and_no_work_for_the_model(dataset, plain, tmp_path):
+    base = load_features(dataset, Patches(), tmp_path)
+    again = Patches()
+    features = load_features(dataset, again, tmp_path, FeatureOptions(pixels=True))
+    assert again.seen == 0 and features.digest == base.digest and base.pixels is None
+    assert features.pixels.shape == (96, 3, 4, 4) and features.pixels.dtype == np.uint8
+    assert isinstance(features.pixels, np.memmap)
+    for index in (0, 17, 95):
+        assert np.array_equal(features.pixels[index], again.preprocess(dataset.picture(index)).numpy())
+    at_once = load_features(dataset, again, tmp_path / "other", FeatureOptions(tokens=2, pixels=True))
+    assert again.seen == 96
+    assert np.array_equal(at_once.pixels, features.pixels) and np.array_equal(at_once.image, plain.image)
+
+
 def test_damaged_tokens_are_made_again(dataset, tmp_path, caplog):
     options = FeatureOptions(tokens=2)
     features = load_features(dataset, Patches(), tmp_path, options)

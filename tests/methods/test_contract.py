@@ -16,6 +16,8 @@ SHORT = {  # nothing checked here needs a converged method
     "vtclip": {"steps": 3},
     "cada_vae": {"steps": 8, "classifier_steps": 8},
     **{name: {"steps": 8} for name in ("acmr", "clip4cmr", "dadn", "dscmr")},
+    "coop": {"steps": 3},
+    "clip_lora": {"steps": 3},
     **{name: {"epochs": 12} for name in ("clap", "clip_adapter", "cross_modal_probe", "lppp", "prolip", "taskres")},
 }
 

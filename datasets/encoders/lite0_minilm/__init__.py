@@ -14,7 +14,9 @@ from torch import Tensor
 from xshot_bench import InputError
 from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision, to_grid
 from xshot_bench.datasets.encoders.lite0_minilm.heads import Heads
+from xshot_bench.datasets.encoders.lite0_minilm.live import live
 from xshot_bench.datasets.encoders.lite0_minilm.towers import MAX_TOKENS, SIDE, Towers, preprocess
+from xshot_bench.datasets.encoders.live import Live
 
 CODE_VERSION = 1
 HEADS_FILE = Path(__file__).with_name("heads.safetensors")
@@ -54,6 +56,7 @@ class Lite0MiniLM(Encoder):
         return cls(Towers(device))
 
     @cached_property
+    @torch.inference_mode(False)  # so that gradients can pass through them
     def heads(self) -> Heads:
         """The trained heads, on the towers' device."""
         from safetensors.torch import load_file
@@ -95,3 +98,7 @@ class Lite0MiniLM(Encoder):
     def text_lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text with the marks of its start and end."""
         return self.towers.text_lengths(texts)
+
+    def live(self) -> Live:
+        """MiniLM and EfficientNet under their heads; the image tower is convolutional, so it has no attention."""
+        return live(self.towers, self.heads)

@@ -19,6 +19,7 @@ IMAGE_DIM, IMAGENET_CLASSES, TEXT_DIM = 1280, 1000, 384
 SIDE = 224
 TEXT_BATCH = 64
 MAX_TOKENS = 256
+PAD = 0  # the id of MiniLM's pads
 PREPROCESSING = f"composite on white, pad to square with white, resize {SIDE} bicubic, (x - 127) / 128"
 
 
@@ -55,9 +56,12 @@ class Towers:
     def map(self, batch: Tensor) -> Tensor:
         """Pictures ``[n,3,224,224]``, bytes, to the map ``[n,1280,7,7]`` that is pooled."""
         with torch.inference_mode():
-            x = batch.to(self.device, torch.float32, memory_format=torch.channels_last).sub_(127).div_(128)
-            features: Tensor = self.image_tower.forward_features(x)
+            features: Tensor = self.image_tower.forward_features(self.numbers(batch))
             return features
+
+    def numbers(self, batch: Tensor) -> Tensor:
+        """Bytes ``[n,3,h,w]`` to the image tower's input."""
+        return batch.to(self.device, torch.float32, memory_format=torch.channels_last).sub_(127).div_(128)
 
     def pool(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Maps ``[n,1280,h,w]`` to their means ``[n,1280]`` and ImageNet logits ``[n,1000]``."""
@@ -69,17 +73,16 @@ class Towers:
         """Texts to unit features ``[n,384]``: the mean over tokens, normalised, as sentence-transformers has it."""
         features = torch.empty(len(texts), TEXT_DIM, device=self.device)
         by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        tokenizer, tower = self.text_tower
         for start in range(0, len(texts), TEXT_BATCH):
             rows = by_length[start : start + TEXT_BATCH]
-            encoded = tokenizer.encode_batch([texts[i] for i in rows])
-            ids = torch.tensor([e.ids for e in encoded], device=self.device)
-            mask = torch.tensor([e.attention_mask for e in encoded], device=self.device)
+            ids = self.ids([texts[i] for i in rows])
             with torch.inference_mode():
-                hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state
-                summed = (hidden * mask[:, :, None]).sum(1)
-                features[rows] = nn.functional.normalize(summed, dim=1)
+                features[rows] = token_mean(self.text_tower[1], ids)
         return features
+
+    def ids(self, texts: list[str]) -> Tensor:
+        """Texts to token ids ``[n,L]``, with as many pads as the longest needs."""
+        return torch.tensor([encoded.ids for encoded in self.text_tower[0].encode_batch(texts)], device=self.device)
 
     def text_lengths(self, texts: list[str]) -> list[int]:
         """Tokens of each text before it is cut after 256, with the marks of its start and end."""
@@ -89,6 +92,7 @@ class Towers:
         return [len(encoded.ids) for encoded in tokenizer.encode_batch(texts)]
 
     @cached_property
+    @torch.inference_mode(False)  # else no gradient could ever pass through what is loaded in that mode
     def image_tower(self) -> Any:
         """Timm's model with the package's weights, its batch norms folded into the convolutions."""
         import timm
@@ -101,6 +105,7 @@ class Towers:
         return tower.to(self.device, memory_format=torch.channels_last)
 
     @cached_property
+    @torch.inference_mode(False)
     def text_tower(self) -> tuple[Any, nn.Module]:
         """The tokenizer and the transformer, read from the package's folder."""
         from safetensors.torch import load_file
@@ -119,6 +124,13 @@ class Towers:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.text_folder / "tokenizer.json"))
+
+
+def token_mean(tower: nn.Module, ids: Tensor) -> Tensor:
+    """Ids ``[n,L]`` to unit features ``[n,384]``: the mean over a text's tokens of the last layer."""
+    mask = (ids != PAD).long()
+    hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state
+    return nn.functional.normalize((hidden * mask[:, :, None]).sum(1), dim=1)
 
 
 def preprocess(picture: Image.Image) -> Tensor:

@@ -17,7 +17,9 @@ from torch import Tensor
 from xshot_bench import InputError
 from xshot_bench.datasets.encoders import hub
 from xshot_bench.datasets.encoders.base import Encoder, ImageFeatures, Precision, to_grid
+from xshot_bench.datasets.encoders.live import Live
 from xshot_bench.datasets.encoders.open_clip import spatial
+from xshot_bench.datasets.encoders.open_clip.live import live
 from xshot_bench.datasets.encoders.open_clip.weights import Chosen, choose, only_tensors
 from xshot_bench.datasets.encoders.pixels import FLOATS, Pixels
 
@@ -92,7 +94,7 @@ class OpenClip(Encoder):
     @torch.inference_mode()
     def encode_images(self, batch: Tensor, tokens: int = 0) -> ImageFeatures:
         model = self._loaded.model
-        numbers = self._loaded.pixels.to_numbers(batch.to(self.device)).to(FLOATS[self.precision])
+        numbers = self._numbers(batch)
         if not tokens:
             return ImageFeatures(model.encode_image(numbers, normalize=False).float().cpu())
         if tokens > self.grid:
@@ -114,6 +116,11 @@ class OpenClip(Encoder):
             return [len(ids) for ids in tokenizer.tokenizer(cleaned, truncation=False, verbose=False).input_ids]
         return [len(tokenizer.encode(text)) + 2 for text in texts]
 
+    def live(self) -> Live:
+        """The model's own towers, in the precision that is asked for."""
+        loaded = self._loaded
+        return live(loaded.model, lambda texts: self.tokenizer(texts).to(self.device), self._numbers)
+
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer; `InputError` where it is the hub's and neither cached nor to be had."""
@@ -128,6 +135,10 @@ class OpenClip(Encoder):
                 f"the tokenizer {name} of {self.chosen.model} cannot be loaded: {_first(error)}"
             ) from error
 
+    def _numbers(self, batch: Tensor) -> Tensor:
+        """Bytes ``[n,3,h,w]`` to the image tower's input."""
+        return self._loaded.pixels.to_numbers(batch.to(self.device)).to(FLOATS[self.precision])
+
     @property
     def _loaded(self) -> _Loaded:
         with self._lock:
@@ -135,6 +146,7 @@ class OpenClip(Encoder):
                 self._kept = self._load()
             return self._kept
 
+    @torch.inference_mode(False)  # else no gradient could ever pass through what is loaded in that mode
     def _load(self) -> _Loaded:
         import open_clip
 
