@@ -171,7 +171,10 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mappi
             digests[name] = _sha256(path)
         about = {"format": FORMAT, "arrays": digests, **content}
         (fresh / "features.json").write_text(json.dumps(about), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.unlink(missing_ok=True)
         fresh.replace(folder)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
