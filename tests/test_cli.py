@@ -178,7 +178,7 @@ def test_a_disk_that_fills_up_is_said_and_loses_nothing(bench, tmp_path, size):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_output_that_cannot_be_written_is_one_message(tmp_path):
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, str(ROOT / "run_bench.py"), "list"], stdout=full, stderr=subprocess.PIPE,
                               text=True, check=False)  # fmt: skip
     assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
