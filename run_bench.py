@@ -42,11 +42,12 @@ class _Names(click.ParamType):
     """``a,b,c``; empty parts are an error."""
 
     name = "a,b,..."
+    expected = "names with commas between them"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         parts = tuple(part.strip() for part in re.split(r",(?![^{]*})", str(value)))  # not those in braces
         if not all(parts):
-            self.fail(f"{value!r} names nothing at one place. Expected: names with commas between them.", param, ctx)
+            self.fail(f"{value!r} names nothing at one place. Expected: {self.expected}.", param, ctx)
         return parts
 
 
@@ -54,12 +55,13 @@ class _Shots(_Names):
     """``0,1,5``: whole numbers from 0 on, and ``all``."""
 
     name = "0,1,..."
+    expected = "whole numbers from 0 on, like 0,1,5"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         parts = super().convert(value, param, ctx)
         for part in parts:
             if part != "all" and not (part.isascii() and part.isdigit() and len(part) < 10):
-                self.fail(f"{part!r} is no number of shots. Expected: whole numbers from 0 on, like 0,1,5.", param, ctx)
+                self.fail(f"{part!r} is no number of shots. Expected: {self.expected}.", param, ctx)
         return tuple(part if part == "all" else int(part) for part in parts)
 
 
@@ -249,6 +251,9 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
+        return 2
+    except OSError as error:  # of output: a full disk, a folder that is none
+        click.echo(f"Error: a file cannot be read or written: {error}. Results that were stored are kept.", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. What was computed is stored; the same command goes on from there.", err=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,19 +36,23 @@ class Variant:
     def build(self, registry: Registry) -> Method:
         """An unfitted instance with its parameters checked; `InputError` names the bad one."""
         cls = cast("type[Method]", registry.load("method", self.plugin))
-        known = list(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+        known = [field.name for field in fields(cast("Any", cls))]  # not what it declares as ClassVar
         for parameter in self.overrides:
             if parameter not in known:
                 hint = _suggest(parameter, known) if known else "It has none."
                 raise InputError(f"the method {self.plugin!r} has no parameter {parameter!r}. {hint}")
         try:
-            return TypeAdapter(cls).validate_python(dict(self.overrides))
+            method = TypeAdapter(cls).validate_python(dict(self.overrides))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise InputError(
                 f"the method {self.plugin!r} cannot take {where}={first['input']!r}: {first['msg'].lower()}."
             ) from None
+        for parameter, value in method.parameters().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"the method {self.plugin!r} cannot take {parameter}={value}: it is no finite number.")
+        return method
 
 
 def parse_variant(registry: Registry, text: str, settings: Mapping[str, Mapping[str, str]]) -> Variant:

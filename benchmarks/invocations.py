@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from xshot_bench.benchmarks.store import Store, write_atomically
+from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 
 NAME = "invocation.json"
@@ -58,6 +58,7 @@ class Invocations:
     """The invocations of a store. Writing is done inside ``store.writing()``."""
 
     def __init__(self, store: Store) -> None:
+        self.store = store
         self.folder = store.folder / "invocations"
 
     def begin(self, suite: Suite, cells: tuple[str, ...]) -> Invoked:
@@ -81,9 +82,7 @@ class Invocations:
     ) -> Invoked:
         """Keep what it came to, as files by name, and note how it ended. Other files of it stay."""
         for name, content in files.items():
-            path = self.path(invoked) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content.encode() if isinstance(content, str) else content)
+            self.store.write(self.path(invoked) / name, content.encode() if isinstance(content, str) else content)
         ended = invoked.model_copy(update={"status": status, "ended": invoked.ended or _now()})
         self._write(ended)
         return ended
@@ -115,8 +114,7 @@ class Invocations:
             return None
 
     def _write(self, invoked: Invoked) -> None:
-        self.path(invoked).mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path(invoked) / NAME, invoked.model_dump_json(indent=1).encode())
+        self.store.write(self.path(invoked) / NAME, invoked.model_dump_json(indent=1).encode())
 
 
 def _now() -> str:

@@ -76,7 +76,7 @@ class Registry:
             names = [e.name for e in self.of(kind)]
             close = difflib.get_close_matches(canonical(name), names, n=1, cutoff=0.5)
             hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names)}."
-            raise InputError(f"there is no {kind} named {name!r}. {hint}")
+            raise InputError(f"there is no {kind} named {name[:80]!r}. {hint}")
         return entry
 
     def load(self, kind: Kind, name: str) -> type:

@@ -15,7 +15,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +39,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the folder for one run. `InputError` where it cannot be written or another run holds it."""
+        """Hold the folder for one run. `InputError` where it cannot be written or another run holds it.
+
+        A run that stores nothing leaves no new folder behind.
+        """
+        fresh = not self.folder.exists()
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             (self.folder / "splits").mkdir(exist_ok=True)
@@ -59,22 +63,21 @@ class Store:
             yield
         finally:
             self._held = False
+            if fresh:
+                self._clear_if_empty()
             lock.release()
 
     def add(self, result: Result) -> Record:
         """Write a result, its record last; an earlier record of the cell is replaced. Returns the stored record."""
         record, stem = result.record, result.record.cell.digest
-        try:
-            if len(result.ap):
-                content = _to_parquet(result.ap)
-                sha = hashlib.sha256(content).hexdigest()
-                record = record.model_copy(update={"ap_file": f"{stem}.{sha[:12]}.parquet", "ap_sha256": sha})
-                write_atomically(self.cells / record.ap_file, content)
-            if result.traceback:
-                write_atomically(self.cells / f"{stem}.traceback.txt", result.traceback.encode())
-            write_atomically(self.cells / f"{stem}.json", record.model_dump_json(indent=1).encode())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        if len(result.ap):
+            content = _to_parquet(result.ap)
+            sha = hashlib.sha256(content).hexdigest()
+            record = record.model_copy(update={"ap_file": f"{stem}.{sha[:12]}.parquet", "ap_sha256": sha})
+            self.write(self.cells / record.ap_file, content)
+        if result.traceback:
+            self.write(self.cells / f"{stem}.traceback.txt", result.traceback.encode())
+        self.write(self.cells / f"{stem}.json", record.model_dump_json(indent=1).encode())
         for old in self.cells.glob(f"{stem}.*.parquet"):
             if old.name != record.ap_file:
                 old.unlink(missing_ok=True)
@@ -86,8 +89,17 @@ class Store:
         """Keep a copy of a split that was used; one that was damaged since is written again."""
         path = self.folder / "splits" / f"{digest}.json"
         try:
-            if not path.exists() or path.read_bytes() != content.encode():
-                write_atomically(path, content.encode())
+            kept = path.read_bytes()
+        except OSError:
+            kept = b""
+        if kept != content.encode():
+            self.write(path, content.encode())
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file of this folder so that it is whole or not there; `InputError` where that cannot be."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -129,12 +141,21 @@ class Store:
             path.replace(kept)
             logger.warning("the damaged record is kept as %s", kept)
 
+    def _clear_if_empty(self) -> None:
+        with suppress(OSError):  # the first folder that holds something ends it
+            for folder in (self.cells, self.folder / "splits"):
+                folder.rmdir()
+            if {path.name for path in self.folder.iterdir()} <= {".lock"}:
+                (self.folder / ".lock").unlink(missing_ok=True)
+                self.folder.rmdir()
+
     def _unwritable(self, error: OSError) -> InputError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "is on a full disk" if full else f"cannot be written to ({error.strerror or error})"
-        todo = "Free some space" if full else "Change its permissions"
+        mend = {errno.EACCES: "Change its permissions or give", errno.EPERM: "Change its permissions or give"}
+        todo = "Free some space or give" if full else mend.get(error.errno or 0, "Give")
         return InputError(
-            f"the results folder {self.folder} {what}. {todo} or give another folder with --results; "
+            f"the results folder {self.folder} {what}. {todo} another folder with --results; "
             "what was stored before is kept, and the same command goes on from there."
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,10 +66,18 @@ class Suite(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
+            first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
             where = ".".join(str(part) for part in first["loc"]) or "suite"
+            if first["type"] == "extra_forbidden":
+                close = difflib.get_close_matches(where, cls.model_fields, n=1)
+                hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(cls.model_fields)}."
+                raise InputError(f"the suite {file!r} has an unknown key {where[:80]!r}. {hint}") from None
+            if first["type"] == "missing":
+                raise InputError(f"the suite {file!r} lacks {where!r}.") from None
+            if first["type"] in ("too_short", "string_too_short"):
+                raise InputError(f"the suite's {where!r} is empty. Expected: at least one.") from None
             message = first["msg"].removeprefix("Value error, ").lower()
-            raise InputError(f"the suite's {where!r} is wrong: {message} (it is {first['input']!r}).") from None
+            raise InputError(f"the suite's {where!r} is wrong: {message} (it is {first['input']!r:.200}).") from None
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from xshot_bench.datasets.feature_cache import (
     Rows,
     check_folder,
     open_features,
+    remove,
     write_extra,
     write_features,
 )
@@ -107,7 +108,7 @@ def _wanted(folder: Path, options: FeatureOptions) -> dict[str, Path]:
             wanted[name] = place
             if place.exists():
                 logger.warning("cached features are damaged and are made again (%s)", damage)
-                shutil.rmtree(place)
+                remove(place)
     return wanted
 
 

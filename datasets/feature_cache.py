@@ -181,11 +181,19 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mappi
             digests[name] = _sha256(path)
         about = {"format": FORMAT, "arrays": digests, **content}
         (fresh / "features.json").write_text(json.dumps(about), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         fresh.replace(folder)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, or what stands in its place, if anything does."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:

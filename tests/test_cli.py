@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -121,6 +122,11 @@ def test_switches_settings_and_ablations(bench):
         (("--methods", "clip", "--sweep", "prototype.shot_weight"), "METHOD.PARAMETER=VALUE,VALUE"),
         (("--methods", "clip", "--ablate", "random"), "declares no switches"),
         (("--methods", "prototype{shot_weight=1"), "NAME{PARAMETER=VALUE}"),
+        (("--methods", "clip", "--set", "clip.needs=1"), "no parameter 'needs'. There are: centred."),
+        (("--methods", "prototype", "--set", "prototype.shot_weight=nan"), "shot_weight=nan: it is no finite number"),
+        (("--methods", "z" * 5000), "z'. There are: "),
+        (("--methods", "clip", "--shots", ""), "Expected: whole numbers"),
+        (("--methods", "clip", "--encoder", ""), "the suite's 'encoder' is empty"),
         (("--methods", "clip", "--correction", "none"), "'none' is not one of"),
         (("--methods", "clip", "--set", "prototype.weight=1"), "not among the methods"),
         (("--methods", "clip", "--baseline", "clp"), "no method named 'clp'. Did you mean 'clip'?"),
@@ -136,17 +142,46 @@ def test_wrong_calls_get_one_message_and_exit_code_2(bench, tmp_path, arguments,
     assert called.code == 2
     assert message in " ".join(called.err.split())
     assert "Traceback" not in called.err
-    assert len(called.err.strip().splitlines()) <= 5
-    assert not (tmp_path / "results" / "cells").exists() or not list((tmp_path / "results" / "cells").iterdir())
+    assert len(called.err.strip().splitlines()) <= 5 and len(called.err) < 1500
+    assert not called.out
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_suite_file_with_an_unknown_key_is_said(bench, tmp_path):
     suite = tmp_path / "mine.toml"
     suite.write_text('methods = ["clip"]\nshot = [1]\n')
     called = bench("--suite", str(suite))
-    assert (called.code == 2 and "'encoder'" in called.err) or "'shot'" in called.err
+    assert called.code == 2 and "unknown key 'shot'. Did you mean 'shots'?" in called.err
+    suite.write_text('methods = ["clip"]\n')
+    assert "lacks 'datasets'" in bench("--suite", str(suite), data=False).err
     suite.write_text("methods = [")
     assert "cannot be read" in bench("--suite", str(suite)).err
+
+
+@pytest.mark.parametrize("size", [100, 4000])
+def test_a_disk_that_fills_up_is_said_and_loses_nothing(bench, tmp_path, size):
+    """No file may be larger than ``size`` bytes: the first that is, is of the run's note, or a cell's table."""
+    bench("--methods", "clip", "--shots", "1", "--draws", "1")
+    kept = {path: path.read_bytes() for path in (tmp_path / "results" / "cells").iterdir()}
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        code = bench("--methods", "clip,random", "--shots", "1", "--draws", "1").code
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 2
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert not [path for path in (tmp_path / "results").rglob(".*") if path.name != ".lock"]
+    assert bench("--methods", "clip,random", "--shots", "1", "--draws", "1").code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_one_message(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, str(ROOT / "run_bench.py"), "list"], stdout=full, stderr=subprocess.PIPE,
+                              text=True, check=False)  # fmt: skip
+    assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_second_run_in_the_same_folder_is_refused(bench, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import urllib.request
 from pathlib import Path
 
@@ -43,3 +44,10 @@ def model_folder(repository: str) -> Path:
     if cached(repository, "model.safetensors") is None:
         reach()
     return Path(snapshot_download(repository, allow_patterns=MODEL_FILES))
+
+
+def why_not(error: Exception) -> str:
+    """Why a library could not load a model's file, in a line."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds pickled objects, which can run any program when they are loaded, so they are not"
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0][:200].rstrip(".")

@@ -103,7 +103,7 @@ def test_a_damaged_part_of_an_interrupted_encoding_is_made_again(dataset, tmp_pa
     assert second.seen == 64
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "json", "empty", "a file"])
 def test_damage_is_detected_and_mended(dataset, tmp_path, damage, caplog):
     folder = tmp_path / "features" / load_features(dataset, Counting(), tmp_path).digest
     array, about = folder / "image.npy", folder / "features.json"
@@ -117,6 +117,9 @@ def test_damage_is_detected_and_mended(dataset, tmp_path, damage, caplog):
         array.unlink()
     elif damage == "json":
         about.write_text(about.read_text()[:-20])
+    elif damage == "a file":
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("")
     else:
         about.write_text("")
     with pytest.raises(DamagedFeatures):

@@ -132,7 +132,7 @@ class OpenClip(Encoder):
             return open_clip.get_tokenizer(self.chosen.model)
         except Exception as error:
             raise InputError(
-                f"the tokenizer {name} of {self.chosen.model} cannot be loaded: {_first(error)}"
+                f"the tokenizer {name} of {self.chosen.model} cannot be loaded: {hub.why_not(error)}"
             ) from error
 
     def _numbers(self, batch: Tensor) -> Tensor:
@@ -162,7 +162,10 @@ class OpenClip(Encoder):
                     **{f"image_{name}": value for name, value in chosen.preprocessing.items()},
                 )
         except Exception as error:  # a file that is not what it says can fail in any way
-            raise InputError(f"{chosen.file} cannot be loaded as {chosen.model}: {_first(error)}") from error
+            raise InputError(
+                f"{chosen.file} cannot be loaded as {chosen.model}: {hub.why_not(error)}. "
+                "Expected: that model's weights, as a .safetensors file or a .pt file of tensors."
+            ) from error
         scale = float(model.logit_scale.detach().exp())
         bias = 0.0 if model.logit_bias is None else float(model.logit_bias.detach())
         model = model.eval().to(self.device, FLOATS[self.precision])
@@ -191,7 +194,3 @@ class OpenClip(Encoder):
                 f"{self.chosen.model} needs {file} of {name!r} from the Hugging Face hub, which is neither cached nor "
                 f"to be had from the network. Fetch it where there is one: hf download {name}"
             ) from error
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]

@@ -89,8 +89,9 @@ class Timm:
             model = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=source, num_classes=classes)
             model.reset_classifier(0)
         except Exception as error:  # a file that is not what it says can fail in any way
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise InputError(f"{self.file} cannot be loaded as timm's {self.name}: {reason}") from error
+            raise InputError(
+                f"{self.file} cannot be loaded as timm's {self.name}: {hub.why_not(error)}. Expected: its weights."
+            ) from error
         config = resolve_model_data_config(model)
         pixels = Pixels.of(create_transform(**config, is_training=False))
         return model.eval().to(self.device, FLOATS[self.precision]), pixels, config["input_size"][1:]

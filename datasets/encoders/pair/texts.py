@@ -102,8 +102,10 @@ class HuggingFace:
         try:
             return kind.from_pretrained(str(self.folder), local_files_only=True, **options)
         except Exception as error:  # a folder that is not what it says can fail in any way
-            reason = str(error).strip().partition("\n")[0][:200]
-            raise InputError(f"{self.folder} cannot be loaded as a text model of transformers: {reason}") from error
+            raise InputError(
+                f"{self.folder} cannot be loaded as a text model of transformers: {hub.why_not(error)}. "
+                "Expected: config.json, a tokenizer and model.safetensors."
+            ) from error
 
 
 def _folder(name: str) -> Path:
