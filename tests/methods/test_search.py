@@ -13,7 +13,6 @@ from xshot_bench.benchmarks.tuning import search_of, settings
 REGISTRY = Registry()
 METHODS = [entry.name for entry in REGISTRY.of("method")]
 FIXED = {"clip"}  # the baseline: its parameter is a switch
-BY_HAND = {"flexclip"}  # no search yet
 PAGE = (Path(__file__).resolve().parents[2] / "docs/hyperparameters.md").read_text()
 TABLE = PAGE.partition(BEGIN)[2].partition(END)[0]
 ROWS = {cells[1].strip(" `"): cells for line in TABLE.splitlines() if len(cells := line.split("|")) > 5}
@@ -23,7 +22,7 @@ ROWS = {cells[1].strip(" `"): cells for line in TABLE.splitlines() if len(cells 
 def test_a_method_with_parameters_says_what_may_be_chosen(name):
     variant = parse_variant(REGISTRY, name, {})
     parameters, search = variant.build(REGISTRY).parameters(), search_of(variant, REGISTRY)  # the default is in it
-    assert bool(search) == (bool(parameters) and name not in FIXED | BY_HAND)
+    assert bool(search) == (bool(parameters) and name not in FIXED)
     for values in search.values():
         assert len(set(values)) == len(values) > 1
     assert {type(one.build(REGISTRY)) for one in settings(variant, REGISTRY)} == {REGISTRY.load("method", name)}
