@@ -99,7 +99,7 @@ def nearest_of_another_class(x: Tensor, same: Tensor) -> Tensor:
 
 
 def reverse(z: Tensor, strength: float) -> Tensor:
-    """Z itself, but gradients come back turned round, ``strength`` times as large (Ganin & Lempitsky, ICML 2015)."""
+    """As it is, but gradients come back turned round, times ``strength`` (Ganin & Lempitsky, ICML 2015)."""
     return (1 + strength) * z.detach() - strength * z
 
 
