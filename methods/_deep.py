@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
@@ -83,12 +84,16 @@ class Batch:
         """Each pair's class's row of ``codes [E,C,d]``, ``[E,n,d]``."""
         return taken(codes, self.label)
 
+    @cached_property
+    def limits(self) -> Tensor:
+        """The running sums ``[E,n]`` of how often each pair is drawn: each class equally often."""
+        count = self.onehot.sum(1).gather(1, self.label)
+        return (1 / count.double()).cumsum(1)
+
     def drawn(self, draws: Draws, size: int) -> Batch:
         """``size`` pairs of each draw, with replacement, each class equally often: a shot is not swamped."""
-        count = self.onehot.sum(1).gather(1, self.label)
-        limits = (1 / count.double()).cumsum(1)
-        at = torch.searchsorted(limits, draws.uniform(size).double() * limits[:, -1:], right=True)
-        return self.rows(at.clamp_max(limits.shape[1] - 1))
+        at = torch.searchsorted(self.limits, draws.uniform(size).double() * self.limits[:, -1:], right=True)
+        return self.rows(at.clamp_max(self.limits.shape[1] - 1))
 
 
 class Network:

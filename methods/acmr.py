@@ -38,6 +38,7 @@ class Acmr(DeepMethod):
     label: float = 1.0
     triplet: float = 0.6
     adversary: float = 1.0
+    rate: float = 3e-3
     margin: float = 0.1
     pull: float = 5.0
 
@@ -50,7 +51,7 @@ class Acmr(DeepMethod):
     components: ClassVar = ("nolabel", "notriplet", "noadversary")
     search: ClassVar = {
         "steps": (100, 200, 300),
-        "rate": (1e-4, 3e-4, 1e-3),
+        "rate": (3e-4, 1e-3, 3e-3),
         "triplet": (0.06, 0.6),
         "adversary": (0.1, 1.0),
         "pull": (1.0, 5.0),
@@ -99,7 +100,7 @@ def nearest_of_another_class(x: Tensor, same: Tensor) -> Tensor:
 
 
 def reverse(z: Tensor, strength: float) -> Tensor:
-    """Z itself, but gradients come back turned round, ``strength`` times as large (Ganin & Lempitsky, ICML 2015)."""
+    """As it is, but gradients come back turned round, times ``strength`` (Ganin & Lempitsky, ICML 2015)."""
     return (1 + strength) * z.detach() - strength * z
 
 

@@ -42,6 +42,7 @@ class Clip4Cmr(DeepMethod):
     objective: Literal["supcon", "contrastive", "triplet", "regression", "entropy", "prototype"] = "supcon"
     temperature: float = 0.1
     margin: float = 0.2
+    rate: float = 3e-4
 
     ablations: ClassVar = {
         "nodropout": {"dropout": 0.0},

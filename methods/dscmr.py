@@ -33,6 +33,7 @@ class Dscmr(DeepMethod):
     regression: float = 1.0
     likelihood: float = 1e-3
     invariance: float = 0.1
+    rate: float = 1e-3
 
     ablations: ClassVar = {
         "noregression": {"regression": 0.0},

@@ -85,16 +85,17 @@ def test_without_another_class_there_is_no_triplet():
     assert Acmr().hinge(x, -x, x, negative).tolist() == [0, 0]
 
 
-def test_acmr_fools_its_adversary():
-    """With the reversed gradient the modality cannot be told; a classifier that does not act on the space tells it."""
-    task = World().task(shots=5)
-    accuracy = {
-        weight: fitted(
-            lambda weight=weight: Acmr(steps=300, rate=2e-3, adversary=weight, triplet=0.0), task
-        ).diagnostics()["adversary's accuracy"]
-        for weight in (0.0, 1.0)
-    }
-    assert accuracy[1.0] < 0.75
+def test_acmr_fools_its_adversary(monkeypatch):
+    """Images and texts of separate spaces: their embeddings cannot be told apart, but can be without the reversal."""
+    task = World(skew=1.0, joint=False).task(shots=5)
+
+    def told() -> float:
+        method = fitted(lambda: Acmr(steps=200, rate=2e-3, triplet=0.0), task)
+        return method.diagnostics()["adversary's accuracy"]
+
+    assert told() < 0.65
+    monkeypatch.setattr(acmr, "reverse", lambda z, strength: z.detach())
+    assert told() > 0.85
 
 
 def test_supervised_contrastive_by_loops():
@@ -221,7 +222,7 @@ def test_training_brings_pairs_of_unseen_classes_together(make):
     world = World(skew=1.0, source_classes=40, per_class=10)
     task = world.task(shots=5)
     test = world.test_items(task, per_class=10)
-    settings = {"score_by": "posterior", "steps": 300, "rate": 2e-3, "batch": 64}
+    settings = {"score_by": "posterior", "steps": 150, "rate": 3e-3, "batch": 64}
     logits = outputs(fitted(lambda: make(**settings), task), test)
     for of_modality, modality in zip(logits, MODALITIES, strict=True):
         named = task.candidates[of_modality.argmax(1)]
@@ -239,7 +240,7 @@ def test_class_texts_give_a_posterior_without_shots(make):
     world = World(skew=0.0, source_classes=40, noise=0.5)
     task = world.task(shots=0)
     test = world.test_items(task, per_class=10)
-    method = fitted(lambda: make(score_by="posterior", steps=300, rate=2e-3), task)
+    method = fitted(lambda: make(score_by="posterior", steps=150, rate=3e-3), task)
     for of_modality in outputs(method, test):
         named = task.candidates[of_modality.argmax(1)]
         assert float((named == test.label).float().mean()) > 0.5
