@@ -30,7 +30,7 @@ class CoOp(PosteriorMethod):
     the costly steps.
 
     start: ``words`` of the dataset's (first) prompt before the name, where it has any, else ``random``. context: M of
-        the random ones. at_once: classes a step.
+        the random ones. at_once: classes a step. The defaults are first guesses, not yet chosen by benchmarks/tune.py.
     """
 
     start: Literal["words", "random"] = "words"
@@ -48,7 +48,11 @@ class CoOp(PosteriorMethod):
         "image": {"train_on": "image"},
         "untrained": {"steps": 0},
     }
-    search: ClassVar[Mapping[str, Sequence[Any]]] = {"rate": (1e-3, 3e-3, 1e-2), "train_on": ("both", "image")}
+    search: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "rate": (1e-3, 3e-3, 1e-2),
+        "train_on": ("both", "image"),
+        "start": ("words", "random"),
+    }
 
     def fit(self, task: Task) -> None:
         labelled = task.labelled.of(task.candidates) if self.csc else task.labelled

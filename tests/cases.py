@@ -111,7 +111,7 @@ class World:
 
 
 def _world(make: Factory, **changes: Any) -> World:
-    """A world that has what the method needs: with a live encoder, where that can be."""
+    """A world that has what the method needs: with a live encoder (live_world.py), unless it is of feature files."""
     if "towers" in make().required and changes.get("joint", True):
         from live_world import LiveWorld
 

@@ -28,18 +28,18 @@ def updates_of(tower: nn.Module, rank: int, generator: torch.Generator) -> Updat
 
 
 def changed(
-    tower: nn.Module, updates: Updates, scale: float, keep: dict[str, Tensor] | None = None
+    tower: nn.Module, updates: Updates, scale: float, kept: dict[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The weights ``W + scale·up·down``, to be used in a call; keep ``[in]``: dropout of the updates' input."""
+    """The weights ``W + scale·up·down``, to be used in a call; kept ``[in]``: dropout of the updates' input."""
     weights = {}
     for name, (down, up) in updates.items():
         weight = tower.get_parameter(name)
-        change = up @ (down if keep is None else down * keep[name])
+        change = up @ (down if kept is None else down * kept[name])
         weights[name] = weight + scale * change.flatten(0, 1).to(weight)
     return weights
 
 
-def dropout(updates: Updates, share: float, generator: torch.Generator) -> dict[str, Tensor]:
+def draw_kept(updates: Updates, share: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Which inputs of each update are kept, ``[in]``: 0, or 1 / (1 − share)."""
     return {
         name: ((torch.rand(down.shape[2], generator=generator) >= share) / (1 - share)).to(down)

@@ -134,6 +134,16 @@ def test_an_encoder_without_gradients_is_a_reason(bench):
     assert "gradients in the encoder's towers" in called.out
 
 
+def test_the_cells_of_others_stay_as_they_are(bench, tmp_path):
+    for methods in ("clip", "clip,coop,clip_lora:both"):
+        assert bench("--methods", methods, "--shots", "1", "--draws", "1").code == 0
+    cells = [record.cell for record in Store(tmp_path / "results").records()]
+    assert sorted(cell.method for cell in cells) == ["clip", "clip_lora:both", "coop"]
+    features = {cell.method: cell.features for cell in cells}
+    assert features["clip_lora:both"] == f"{features['clip']}.pixels"
+    assert features["coop"] == features["clip"]
+
+
 def test_cells_run_in_processes_of_their_own_as_in_this_one(bench, tmp_path, colour_folder):
     numbers = []
     for jobs in ("1", "2"):
