@@ -134,7 +134,7 @@ class Store:
         return pd.read_parquet(self.cells / record.ap_file)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)[:300]
         logger.warning("the record %s is damaged (%s): its cell counts as new", path, reason)
         if self._held:  # else another run may be replacing it at this moment
             kept = path.with_suffix(".json.damaged")

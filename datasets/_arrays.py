@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_SUFFIXES = (".h5", ".hdf5", ".h5py", ".hdf")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".dill")
+MOST_BYTES, MOST_TIMES = 2**30, 100  # a compressed array that is larger than both, times its file, is refused
 SUFFIXES = (".npz", ".npy", ".safetensors", ".mat", ".txt", *HDF5_SUFFIXES)
 
 
@@ -79,8 +81,16 @@ def _refusing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def _refuse_bomb(path: Path, size: int) -> None:
+    """ValueError for an array of ``size`` bytes that a small file would become."""
+    if size > max(MOST_BYTES, MOST_TIMES * path.stat().st_size):
+        raise ValueError(f"a part of it would become {size:,} bytes. Save it uncompressed where you trust it")
+
+
 def _numpy_archive(path: Path) -> Arrays:
     def read(key: str) -> np.ndarray:
+        with zipfile.ZipFile(path) as archive:
+            _refuse_bomb(path, archive.getinfo(f"{key}.npy").file_size)
         with np.load(path, allow_pickle=False) as archive:
             return archive[key]
 
@@ -131,13 +141,16 @@ def _safetensors(path: Path) -> Arrays:
 def _matlab(path: Path) -> Arrays:
     from scipy.io import loadmat, whosmat
 
+    sizes = {name: 8 * math.prod(shape) for name, shape, _ in whosmat(path)}
+
     def read(key: str) -> np.ndarray:
+        _refuse_bomb(path, sizes[key])
         found = loadmat(path, variable_names=[key])[key]
         if hasattr(found, "toarray"):
             found = found.toarray()
         return _strings(found) if found.dtype.kind == "O" else found
 
-    return Arrays(path, tuple(name for name, _, _ in whosmat(path)), read)
+    return Arrays(path, tuple(sizes), read)
 
 
 def _strings(cells: np.ndarray) -> np.ndarray:
@@ -154,6 +167,7 @@ def _hdf5(path: Path) -> Arrays:
             found = file[key]
             if found.is_virtual or found.external:
                 raise InputError(f"{path}: {key!r} lies in another file, which is not followed.")
+            _refuse_bomb(path, found.nbytes)
             if found.dtype.kind == "O":  # texts of no fixed length
                 return np.array(found.asstr()[()], dtype=str) if h5py.check_string_dtype(found.dtype) else found[()]
             array = np.asarray(found[()])

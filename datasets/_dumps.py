@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -170,7 +171,7 @@ def _checked_dump(
 def _matrix(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise InputError(f"{what} are {array.dtype} of shape {array.shape}. Expected: numbers, a row for every item.")
-    return array.reshape(len(array), -1).astype(np.float32, copy=False)
+    return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32, copy=False)
 
 
 def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:

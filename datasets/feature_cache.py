@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 Ensemble = Literal["normalised", "raw"]
 FORMAT = 2
 ARRAYS = ("image", "text", "class_text", "tokens", "views", "pixels")
-RECORDED = ("logit_scale", "logit_bias", "joint", "cut_texts", "ensemble")
 
 
 class DamagedFeatures(Exception):
@@ -96,6 +96,21 @@ class FeatureSet:
     ensemble: Ensemble = "normalised"
 
 
+class _About(BaseModel):
+    """What is known of features beside their arrays, as ``features.json`` has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    classes: list[str]
+    ids: list[str]
+    label: list[int]
+    logit_scale: float
+    logit_bias: float
+    joint: bool
+    cut_texts: int
+    ensemble: Ensemble
+
+
 PLAIN = FeatureOptions()
 
 
@@ -132,6 +147,7 @@ def open_features(folder: Path, options: FeatureOptions = PLAIN) -> FeatureSet:
     for beside in options.extras(folder).values():
         arrays |= _read(beside)[0]
     try:
+        about = _About.model_validate(content).model_dump()
         return FeatureSet(
             image=arrays["image"],
             text=arrays["text"],
@@ -139,22 +155,20 @@ def open_features(folder: Path, options: FeatureOptions = PLAIN) -> FeatureSet:
             tokens=arrays.get("tokens"),
             views=arrays.get("views"),
             pixels=arrays.get("pixels"),
-            label=np.array(content["label"], dtype=np.int64),
-            ids=tuple(content["ids"]),
-            classes=tuple(content["classes"]),
-            **{name: content[name] for name in RECORDED},
+            label=np.array(about.pop("label"), dtype=np.int64),
+            ids=tuple(about.pop("ids")),
+            classes=tuple(about.pop("classes")),
+            **about,
             digest=folder.name,
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedFeatures(f"{folder}: {error}") from error
+    except (ValueError, KeyError) as error:
+        raise DamagedFeatures(f"{folder}: {' '.join(str(error).split())[:300]}") from error
 
 
 def write_features(folder: Path, features: FeatureSet) -> None:
     """Write a folder of features so that it is whole or not there; one that is there already is replaced."""
     content = {
-        **{name: getattr(features, name) for name in RECORDED},
-        "classes": features.classes,
-        "ids": features.ids,
+        **{name: getattr(features, name) for name in _About.model_fields},
         "label": features.label.tolist(),
     }
     arrays = {name: getattr(features, name) for name in ARRAYS}
@@ -206,7 +220,7 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
         return {name: _open_array(folder / f"{name}.npy", sha) for name, sha in content["arrays"].items()}, content
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFeatures(f"{folder}: {error}") from error
 
 

@@ -123,7 +123,7 @@ class _Memory:
                         str(path): (int(size), int(time), str(digest))
                         for path, (size, time, digest) in content["checked"].items()
                     }
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 pass  # it is made again
 
     def known(self, path: Path) -> str | None:
