@@ -126,6 +126,8 @@ def _run_one(job: Job, cell: Cell) -> Result:
 def _run_together(job: Job) -> list[Result]:
     method = job.variant.build(_registry(job.plugins))
     episodes = [_episode(job, cell) for cell in job.cells]
+    for episode in episodes:
+        require(method, episode.task)
     clock = _Clock()
     fitted = method.fit_many([episode.task for episode in episodes])
     clock.lap("fit", share=len(job.cells))
