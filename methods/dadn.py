@@ -42,14 +42,14 @@ class Dadn(DeepMethod):
 
     hidden: int = 128
     dropout: float = 0.1
-    margin: float = 20.0
+    margin: float = 5.0
     critic: float = 1.0
     matching: float = 0.016
     semantic: float = 1.0
     reconstruction: float = 0.01
     steps: int = 150
     batch: int = 48
-    rate: float = 1e-3
+    rate: float = 3e-3
 
     needs: ClassVar = frozenset({"class_text"})
     ablations: ClassVar = {
@@ -61,7 +61,7 @@ class Dadn(DeepMethod):
     components: ClassVar = ("nomatching", "nosemantic", "noreconstruction")
     search: ClassVar = {
         "steps": (75, 150, 300),
-        "rate": (1e-4, 3e-4, 1e-3),
+        "rate": (1e-3, 3e-3, 1e-2),
         "matching": (0.016, 0.2),
         "reconstruction": (0.001, 0.01, 0.1),
         "margin": (5.0, 20.0),
