@@ -36,8 +36,8 @@ class Dadn(DeepMethod):
     Published: word vectors for a; G and R with two hidden layers of 4096, dropout .1, critics 4096–2048; margin 20; the
     last two terms summed over batches of 64 (one hinge of the sums) beside MMD at weight 1; four Adam steps in turn at
     1e-4, 10 epochs; embeddings standardised over the test set before the cosine, which is transductive. Ours: one
-    hidden layer, means over items and a hinge for each (so MMD's published weight is 1/64 = .016), all networks moved
-    at once, standardised features, and no look at the test set.
+    hidden layer, margin 5 (chosen on validation classes), means over items and a hinge for each (so MMD's published
+    weight is 1/64 = .016), all networks moved at once, standardised features, and no look at the test set.
     """
 
     hidden: int = 128
