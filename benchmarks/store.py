@@ -43,8 +43,8 @@ class Store:
 
         A run that stores nothing leaves no new folder behind.
         """
-        fresh = not self.folder.exists()
         try:
+            fresh = not self.folder.exists()
             self.cells.mkdir(parents=True, exist_ok=True)
             (self.folder / "splits").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=self.cells) as probe:

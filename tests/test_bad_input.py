@@ -306,7 +306,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 @pytest.mark.slow
-@QUICK
+@settings(QUICK, max_examples=15)
 @given(option=st.sampled_from(["--methods", "--datasets", "--shots", "--set", "--sweep", "--draws"]), value=WORDS)
 def test_any_text_as_an_option_is_understood_or_refused(world, colour_folder, capsys, option, value):
     capsys.readouterr()

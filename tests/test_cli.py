@@ -1,8 +1,10 @@
 """The command line as users meet it: tables, resuming, and one clear message for every mistake."""
 
+import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +158,22 @@ def test_a_suite_file_with_an_unknown_key_is_said(bench, tmp_path):
     assert "lacks 'datasets'" in bench("--suite", str(suite), data=False).err
     suite.write_text("methods = [")
     assert "cannot be read" in bench("--suite", str(suite)).err
+
+
+def test_labels_and_texts_of_any_kind_come_through_to_every_table(bench, colour_folder, tmp_path):
+    labels = ["a,b", "../../etc", 'say "x"', "two\nlines", "\u202eשלום\u202c", "=1+1", "<b>|</b> \\x{}"]
+    folder = tmp_path / "data"
+    shutil.copytree(colour_folder, folder)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "text", "label"])
+        for n, picture in enumerate(sorted(folder.glob("*.png"))[: len(labels) * 12]):
+            rows.writerow([picture.name, "red " * 25_000, labels[n // 12]])
+    before = set(tmp_path.iterdir())
+    for style in ("github", "rich", "json", "csv", "latex"):
+        called = bench("--methods", "clip", "--shots", "1", "--draws", "2", "--root", str(folder), "--format", style)
+        assert called.code == 0 and "clip" in called.out, called.err
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"results", "cache"}
 
 
 @pytest.mark.parametrize("size", [100, 4000])

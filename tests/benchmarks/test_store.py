@@ -114,11 +114,23 @@ def test_an_unusable_folder_is_said(tmp_path):
         pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-def test_a_read_only_folder_is_said(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot be written to"), Store(tmp_path / "results").writing():
-        pass
+@pytest.mark.parametrize("mode", [0o500, 0])
+def test_a_read_only_folder_is_said(tmp_path, mode):
+    """In a process of its own, as nothing is read-only to root."""
+    tmp_path.chmod(mode)
+    child = os.fork()
+    if not child:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            with Store(tmp_path / "results").writing():
+                os._exit(1)
+        except InputError as error:
+            os._exit(0 if "cannot be written to (Permission denied). Change its permissions" in str(error) else 2)
+        finally:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    tmp_path.chmod(0o700)
 
 
 def test_a_full_disk_is_said_and_keeps_what_was_there(store, monkeypatch):
