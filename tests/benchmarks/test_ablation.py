@@ -4,7 +4,9 @@ import pytest
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import ablation, distinct, parse_variant, sweep
+from xshot_bench.benchmarks.plan import variants_of
 from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.suite import Suite
 
 THREE = """
 from xshot_bench.methods.base import EmbeddingMethod
@@ -122,3 +124,10 @@ def test_the_program_runs_and_shows_them_once(bench, tmp_path):
     again = bench("--plugin", str(plugin), "--methods", "three{a=3,b=1},clip", "--shots", "1", "--draws", "2",
                   "--dry-run")  # fmt: skip
     assert "4 cells: 0 new, 4 done" in again.out
+
+
+def test_what_is_taken_apart_is_all_that_runs_where_no_methods_are_named(registry):
+    taken = Suite.from_options({"ablate": "prototype", "sweep": ("ridge.strength=1,10",)})
+    assert {variant.plugin for variant in variants_of(taken, registry)} == {"prototype", "ridge"}
+    beside = Suite.from_options({"ablate": "prototype", "methods": ("clip",)})
+    assert {variant.plugin for variant in variants_of(beside, registry)} == {"prototype", "clip"}
