@@ -62,9 +62,9 @@ class Suite(BaseModel):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], file: str = "default") -> Suite:
         """The suite of a TOML file (a name in ``benchmarks/suites`` or a path), with the given options put over it."""
-        given = {key: value for key, value in options.items() if value not in (None, (), {}, "")}
+        given = {key: value for key, value in options.items() if value not in (None, (), {})}
         content = _read(file) | given
-        taken_apart = [*([given["ablate"]] if "ablate" in given else []), *given.get("sweep", ())]
+        taken_apart = [*([given["ablate"]] if given.get("ablate") else []), *given.get("sweep", ())]
         if taken_apart and "methods" not in given:  # then they are all that is asked for
             content["methods"] = [one.partition(".")[0] for one in taken_apart]
         try:
