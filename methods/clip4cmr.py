@@ -36,11 +36,12 @@ class Clip4Cmr(DeepMethod):
     labelled items in the common space. temperature: τ.
     """
 
+    steps: int = 100
     hidden: int = 256
     common: int = 256
     dropout: float = 0.1
     objective: Literal["supcon", "contrastive", "triplet", "regression", "entropy", "prototype"] = "supcon"
-    temperature: float = 0.1
+    temperature: float = 0.3
     margin: float = 0.2
     rate: float = 3e-4
 

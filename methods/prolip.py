@@ -23,7 +23,7 @@ class ProLip(AdapterMethod):
     ``image``); here texts too, each by a map of its own. The last epoch is kept.
     """
 
-    strength: float = 0.3
+    strength: float = 0.1
     rate: float = 3e-4
     epochs: int = 100
     batch: int = 256

@@ -75,10 +75,10 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
 
     projector_hidden: int = 192
     dropout: float = 0.1
-    gate_bias: float = -1.0
+    gate_bias: float = -2.0
     steps: int = 150
     projector_batch: int = 48
-    projector_rate: float = 5e-4
+    projector_rate: float = 1e-3
     temperature: float = 12.0
     alignment: float = 0.5
     shot_share: float = 0.8
