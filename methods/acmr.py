@@ -27,7 +27,8 @@ class Acmr(DeepMethod):
     the item's own pair; the negative belongs to the item of another class in the batch that is nearest in the anchor's
     own features (cosine). So has it the authors' demo, with margin .1, pull 5, Adam at 1e-4 and β₁ = .5, batches of 64,
     50 epochs; its label weight of 100 beside a hinge summed over the batch is near 1 beside .6 of a hinge for each
-    anchor; .06 did better on validation classes. Its training loop leaves the reversed gradient out; here it is in, as the paper has it.
+    anchor, of which .06 did better on validation classes. Its training loop leaves the reversed gradient out; here it
+    is in, as the paper has it.
     Published sizes are 512–100–40 for images and 40–100–40 for texts; here both have the same two layers.
 
     hidden, common: widths of the layers. label, triplet, adversary: weights of the terms.

@@ -53,9 +53,9 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     directions: how many principal directions of the source items q is seen in.
     The other parameters are flexclip's.
 
-    Anchor, gate and rate are what the trials of docs/hyperparameters.md chose on OpenMoji's source classes. On rehearsals
-    of Tux Paint's, which asked for more of the anchor, the projectors help at X = 1 and 5 too, generation does not;
-    critic and spread help nowhere.
+    Anchor, gate and rate are what the trials of docs/hyperparameters.md chose on OpenMoji's source classes. On
+    rehearsals of Tux Paint's, which asked for more of the anchor, the projectors help at X = 1 and 5 too, generation
+    does not; critic and spread help nowhere.
     """
 
     score_by: Literal["cosine", "posterior"] = "posterior"
