@@ -56,7 +56,7 @@ class VtClip(PairMethod):
 
     steps: int = 100
     batch: int = 32
-    rate: float = 3e-3
+    rate: float = 1e-2
     decay: float = 0.01
 
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
