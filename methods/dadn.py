@@ -46,8 +46,8 @@ class Dadn(DeepMethod):
     critic: float = 1.0
     matching: float = 0.016
     semantic: float = 1.0
-    reconstruction: float = 0.01
-    steps: int = 150
+    reconstruction: float = 0.1
+    steps: int = 300
     batch: int = 48
     rate: float = 3e-3
 
