@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 
@@ -29,6 +30,12 @@ def letters(names: Sequence[str], told_apart: Callable[[str, str], bool]) -> dic
         for name in clique:
             found[name] += _letter(number)
     return found
+
+
+def shared(one: str, other: str) -> bool:
+    """Whether two names' letters have one in common, so that the names are not told apart."""
+    first, second = (set(re.findall("[a-z]'*", each)) for each in (one, other))
+    return bool(first & second)
 
 
 def _letter(number: int) -> str:

@@ -12,6 +12,7 @@ from xshot_bench.benchmarks.report.figures_style import Look
 from xshot_bench.benchmarks.report.notes import caption
 from xshot_bench.benchmarks.report.rungs import rungs
 from xshot_bench.benchmarks.report.spots import Findings
+from xshot_bench.benchmarks.tiers import shared
 
 WORDS = ("method", "to", "tier", "matters", "dataset", "note")
 
@@ -106,7 +107,7 @@ def verdicts(findings: Findings) -> Iterator[Verdict]:
                 mean=f"{100 * _mean(best):.1f}",
                 half="" if math.isnan(half) else f"{half:.1f}",
                 against=_against(comparison, best),
-                ties=tuple(r.method for r in own if r is not best and set(r.tier) & set(best.tier)),
+                ties=tuple(r.method for r in own if r is not best and shared(r.tier, best.tier)),
             )
 
 

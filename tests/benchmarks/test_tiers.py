@@ -9,7 +9,7 @@ import scikit_posthocs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xshot_bench.benchmarks.tiers import cliques, letters
+from xshot_bench.benchmarks.tiers import cliques, letters, shared
 
 
 @st.composite
@@ -31,6 +31,18 @@ def test_two_share_a_letter_exactly_when_they_are_not_told_apart(case: tuple[lis
         members = [name for name in names if letter in found[name]]
         others = [name for name in names if name not in members]
         assert all(any(frozenset((other, m)) in apart for m in members) for other in others)
+
+
+def test_more_sets_than_letters_are_still_kept_apart() -> None:
+    """A chain of 30, in which neighbours alone are not told apart, has 29 sets."""
+    names = [f"m{i:02}" for i in range(30)]
+    found = letters(names, lambda a, b: abs(int(a[1:]) - int(b[1:])) > 1)
+    assert found["m00"] == "a"
+    assert found["m26"] == "za'"
+    assert shared("za'", "a'b'")
+    assert not shared("ab", "a'")  # one apostrophe more is another letter
+    for a, b in itertools.combinations(names, 2):
+        assert shared(found[a], found[b]) == (int(b[1:]) - int(a[1:]) == 1)
 
 
 @settings(max_examples=50)
