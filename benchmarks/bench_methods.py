@@ -22,12 +22,11 @@ from tabulate import tabulate
 
 from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.episode import make_episode
-from xshot_bench.benchmarks.plan import Inputs, live_of, open_material
+from xshot_bench.benchmarks.plan import Inputs, features_of, live_of, open_material
 from xshot_bench.benchmarks.protocol import Setting
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import judge
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.datasets.encode import load_features
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.methods.base import Declined, require
 
@@ -76,7 +75,7 @@ def measure(name: str, dataset: str, encoder: str, shots: int) -> dict[str, Any]
     asked = {"methods": [name], "datasets": [dataset], "encoder": encoder, "shots": [shots], "draws": 1}
     inputs = Inputs({}, False, default_cache(), "cpu", FeatureOptions(tokens=7))
     material = open_material(dataset, Suite.from_options(asked), registry, inputs, method.required)
-    features = load_features(material.dataset, material.encoder, inputs.cache, material.options)
+    features = features_of(material, inputs)
     live = live_of(material, variant, registry)
     setting, towers = Setting(shots, material.split.draws[0]), live.load((), "cpu") if live else None
     episode = make_episode(features, material.split, setting, live=towers)

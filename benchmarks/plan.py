@@ -22,7 +22,7 @@ from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
 from xshot_bench.datasets.encode import features_folder, load_features
 from xshot_bench.datasets.encoders.base import Encoder, parse_encoder
-from xshot_bench.datasets.feature_cache import PLAIN, FeatureOptions
+from xshot_bench.datasets.feature_cache import PLAIN, FeatureOptions, FeatureSet
 from xshot_bench.datasets.splitting import Shots, Split
 from xshot_bench.methods.base import Need
 
@@ -155,14 +155,21 @@ def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int
     needed = {job.features for job in plan.jobs}
     for material in plan.materials:
         if plan.suite.oracle or material.features in needed:
-            load_features(
-                material.dataset,
-                material.encoder,
-                inputs.cache,
-                material.options,
-                batch_size=inputs.batch_size,
-                progress=progress,
-            )
+            features_of(material, inputs, progress)
+
+
+def features_of(
+    material: Material, inputs: Inputs, progress: Callable[[str, int, int], None] | None = None
+) -> FeatureSet:
+    """The features of a dataset with what its methods need, from the cache or else encoded now."""
+    return load_features(
+        material.dataset,
+        material.encoder,
+        inputs.cache,
+        material.options,
+        batch_size=inputs.batch_size,
+        progress=progress,
+    )
 
 
 def open_material(name: str, suite: Suite, registry: Registry, inputs: Inputs, needed: frozenset[Need]) -> Material:

@@ -8,12 +8,11 @@ from typing import Any
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import tuned_name
-from xshot_bench.benchmarks.plan import Inputs, needs_of, open_material, variants_of
+from xshot_bench.benchmarks.plan import Inputs, features_of, needs_of, open_material, variants_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tuning import Progress, Trials, Tuned, Tuner, Untunable, search_of
-from xshot_bench.datasets.encode import load_features
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +25,7 @@ def tuners(
     trials = Trials(store.folder)
     for name in suite.datasets:
         material = open_material(name, suite, registry, inputs, needed)
-        load_features(
-            material.dataset,
-            material.encoder,
-            inputs.cache,
-            material.options,
-            batch_size=inputs.batch_size,
-            progress=progress,
-        )
+        features_of(material, inputs, progress)
         data = f"{name} by {suite.encoder}" if material.encoder else name
         yield name, Tuner(registry, trials, data, material, inputs.device)
 
