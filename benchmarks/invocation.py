@@ -16,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
-from xshot_bench.benchmarks.executors import execute
+from xshot_bench.benchmarks.executors import Placement, execute
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
@@ -51,7 +51,7 @@ class Invocation:
     registry: Registry
     store: Store
     inputs: Inputs
-    workers: int
+    placement: Placement
     mlflow_uri: str
     force: bool
     tune: bool = False
@@ -77,7 +77,7 @@ class Invocation:
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            workers=options["jobs"] or (cores if device == "cpu" else 1),
+            placement=Placement(options["jobs"] or (cores if device == "cpu" else 1)),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
             tune=options["tune"],
@@ -135,7 +135,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
             left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
             quick = left is not None and left < QUICK
             progress.start_cells(len(todo))
-            for result in execute(plan.jobs, 1 if quick else call.workers):
+            for result in execute(plan.jobs, Placement(1) if quick else call.placement):
                 record = call.store.add(result)
                 records[record.cell.digest] = record
                 tracker.mirror(record)
@@ -254,14 +254,14 @@ def _device(name: str) -> str:
 
 def _forecast(call: Invocation, plan: Plan) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
-    todo = sum(len(job.cells) for job in plan.jobs)
+    todo, workers = sum(len(job.cells) for job in plan.jobs), call.placement.workers
     left = plan.seconds_left(call.store.records())
     if not todo:
         time = "nothing to compute"
     elif left is None:
         time = f"{todo} to compute, no earlier times of all these methods"
     else:
-        time = f"{todo} to compute, about {left / call.workers:.0f} s with {call.workers} at once"
+        time = f"{todo} to compute, about {left / workers:.0f} s with {workers} at once"
     encode = [m.name for m in plan.materials if not m.encoded]
     more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
     more += f". First each method is tuned on each dataset, {TRIALS} trials at most" if call.tune else ""

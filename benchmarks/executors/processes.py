@@ -1,7 +1,4 @@
-"""Where cells run: in this process, or in several.
-
-A cell computes with one thread on the CPU wherever it runs, so its numbers do not depend on how many run at once.
-"""
+"""Cells in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -13,17 +10,13 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from xshot_bench.benchmarks.executors.threads import one_thread
 from xshot_bench.benchmarks.records import Result
 from xshot_bench.benchmarks.run import Job, lost, run_job
 
 
 def execute(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     """Results as they come. A job whose process dies is tried once more alone, then its cells have failed."""
-    if workers < 2 or len(jobs) < 2:
-        _one_thread()
-        for job in jobs:
-            yield from run_job(job)
-        return
     try:
         suspects = yield from _in_pool(jobs, workers)
         for job in suspects:  # one of them killed its process; alone, the innocent come through
@@ -67,7 +60,7 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Generator[Result, None, list[
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _one_thread()
+    one_thread()
 
 
 def _die_with_parent() -> None:
@@ -75,11 +68,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _one_thread() -> None:
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
