@@ -12,3 +12,8 @@ class InputError(Exception):
 
     The message says what was wrong, what was expected and what to do, in one or two lines.
     """
+
+
+def printable(text: str) -> str:
+    """The text with control characters as spaces, line breaks kept: a terminal obeys what it is shown."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

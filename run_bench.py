@@ -26,7 +26,7 @@ if not __package__:  # run as a script: this folder is the package, and no top-l
 
 import click
 
-from xshot_bench import InputError, __version__
+from xshot_bench import InputError, __version__, printable
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where records lie."
@@ -250,7 +250,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(printable(f"Error: {error}"), err=True)
         return 2
     except OSError as error:  # of output: a full disk, a folder that is none
         click.echo(f"Error: a file cannot be read or written: {error}. Results that were stored are kept.", err=True)

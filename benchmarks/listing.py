@@ -15,9 +15,9 @@ def listing(plugins: Sequence[Path], check: bool) -> Iterator[str]:
     Our own files are described from their source. ``check`` imports each as well.
     """
     registry = Registry(plugins)
-    for kind in KINDS:
+    known = {kind: registry.of(kind) for kind in KINDS}
+    for kind, entries in known.items():
         yield f"{kind}s"
-        entries = registry.of(kind)
         width = max((len(entry.name) for entry in entries), default=0)
         origin = max((len(entry.origin) for entry in entries), default=0)
         for entry in entries:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from xshot_bench import printable
 from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.episode import Episode, make_episode
@@ -166,7 +167,7 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
 
 def _unfinished(job: Job, cell: Cell, status: str, reason: str, trace: str) -> Result:
     record = Record.model_validate(
-        {"cell": cell, "status": status, "reason": reason, "provenance": provenance(job.device)}
+        {"cell": cell, "status": status, "reason": printable(reason), "provenance": provenance(job.device)}
     )
     return Result(record, traceback=trace)
 

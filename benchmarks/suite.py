@@ -86,10 +86,12 @@ class Suite(BaseModel):
 
 def _read(file: str) -> dict[str, Any]:
     path = Path(file) if file.endswith(".toml") else SUITES / f"{file}.toml"
+    if path.exists() and not path.is_file():
+        raise InputError(f"the suite {path} cannot be read: it is no file.")  # a pipe would be waited for
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = ", ".join(sorted(p.stem for p in SUITES.glob("*.toml")))
         raise InputError(f"there is no suite {file!r}. There are: {names}; or give the path of a .toml file.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the suite {path} cannot be read: {error}.") from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_SUFFIXES = (".h5", ".hdf5", ".h5py", ".hdf")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".dill")
 MOST_BYTES, MOST_TIMES = 2**30, 100  # a compressed array that is larger than both, times its file, is refused
+COMPRESSED = 15  # a part of a MATLAB file, v5
 SUFFIXES = (".npz", ".npy", ".safetensors", ".mat", ".txt", *HDF5_SUFFIXES)
 
 
@@ -84,7 +87,7 @@ def _refusing(path: Path) -> Iterator[None]:
 def _refuse_bomb(path: Path, size: int) -> None:
     """ValueError for an array of ``size`` bytes that a small file would become."""
     if size > max(MOST_BYTES, MOST_TIMES * path.stat().st_size):
-        raise ValueError(f"a part of it would become {size:,} bytes. Save it uncompressed where you trust it")
+        raise ValueError(f"a part of it would become {size:,} bytes or more. Save it uncompressed where you trust it")
 
 
 def _numpy_archive(path: Path) -> Arrays:
@@ -142,15 +145,35 @@ def _matlab(path: Path) -> Arrays:
     from scipy.io import loadmat, whosmat
 
     sizes = {name: 8 * math.prod(shape) for name, shape, _ in whosmat(path)}
+    nested = {name for name, _, kind in whosmat(path) if kind in ("cell", "struct", "object")}
 
     def read(key: str) -> np.ndarray:
-        _refuse_bomb(path, sizes[key])
+        _refuse_bomb(path, _largest_part(path) if key in nested else sizes[key])
         found = loadmat(path, variable_names=[key])[key]
         if hasattr(found, "toarray"):
             found = found.toarray()
         return _strings(found) if found.dtype.kind == "O" else found
 
     return Arrays(path, tuple(sizes), read)
+
+
+def _largest_part(path: Path) -> int:
+    """The most bytes that a compressed variable of a MATLAB file (v5) becomes: a cell's shape does not tell."""
+    largest, most = 0, 2 * max(MOST_BYTES, MOST_TIMES * path.stat().st_size)
+    with path.open("rb") as file:
+        order = "<II" if file.read(128)[126:] == b"IM" else ">II"
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(order, tag)
+            unpack, after = zlib.decompressobj(), file.tell() + size
+            given, found = b"", 0
+            while (
+                kind == COMPRESSED and found < most and (given := given or file.read(min(2**20, after - file.tell())))
+            ):
+                found += len(unpack.decompress(given, 2**20))
+                given = unpack.unconsumed_tail
+            largest = max(largest, found)
+            file.seek(after)
+    return largest
 
 
 def _strings(cells: np.ndarray) -> np.ndarray:

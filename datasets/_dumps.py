@@ -171,7 +171,8 @@ def _checked_dump(
 def _matrix(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise InputError(f"{what} are {array.dtype} of shape {array.shape}. Expected: numbers, a row for every item.")
-    return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as that
+        return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32, copy=False)
 
 
 def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:

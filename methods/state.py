@@ -41,12 +41,12 @@ def load(cls: type[M], path: Path, device: str = "cpu") -> M:
         with safe_open(path, framework="pt", device=device) as file:
             skeleton = json.loads((file.metadata() or {})["skeleton"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if skeleton["method"] != cls.__qualname__:
+            raise InputError(f"{path} holds a {skeleton['method']}, not a {cls.__qualname__}. Load it with that class.")
+        method = object.__new__(cls)
+        vars(method).update(_Reader(cls.__module__, tensors).items(skeleton["state"]))
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a saved method ({error}). Give a file that Method.save wrote.") from None
-    if skeleton["method"] != cls.__qualname__:
-        raise InputError(f"{path} holds a {skeleton['method']}, not a {cls.__qualname__}. Load it with that class.")
-    method = object.__new__(cls)
-    vars(method).update(_Reader(cls.__module__, tensors).items(skeleton["state"]))
     return method
 
 

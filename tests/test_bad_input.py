@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.datasets import _arrays
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.feature_cache import DamagedFeatures, FeatureSet, open_features, write_features
 from xshot_bench.datasets.features import Features
@@ -89,6 +90,33 @@ def test_options(world, colour_folder, capsys, option):
         refused(world, colour_folder, [option, value], capsys)
 
 
+SUBCOMMANDS = [
+    *(["describe", odd] for odd in ODD), ["describe", "manifest"], ["describe", "manifest", "--root", "nowhere"],
+    ["describe", "manifest", "--root", COLOURS], ["describe", "openmoji", "--sheet", "/no/where/x.png"],
+    ["describe", "openmoji", "--encoder", "zzz"], ["describe", "openmoji", "--format", "zzz"], ["describe"],
+    ["compare"], ["compare", "a"], *(["compare", "--", odd, odd] for odd in ODD), ["compare", COLOURS, COLOURS],
+    ["compare", "--", "--output=woken", "HEAD"], ["compare", "HEAD:../..", "HEAD"], ["compare", "a", "b", "c"],
+    ["compare", "a", "b", "--margin", "-1"], ["compare", "a", "b", "--correction", "zzz"],
+    ["report", "--results", "nowhere"], ["report", "--results", COLOURS], ["report", "--to", "."], ["report", "zzz"],
+    ["sync", "--results", "nowhere"], ["sync", "--results", COLOURS], ["sync", "zzz"],
+    *(["splits", odd] for odd in ODD), ["splits", "manifest"], ["splits", "clip"], ["splits"],
+    *(["fetch", odd] for odd in ODD), ["fetch", "manifest"], ["fetch", "openmoji"], ["fetch"],
+    ["list", "zzz"], ["list", "--plugin", "nowhere.py"], ["zzz"], ["--zzz"], ["--shots"], ["describe", "--zzz"],
+]  # fmt: skip
+
+
+def test_subcommands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(SUBCOMMANDS) > 80
+    for arguments in SUBCOMMANDS:
+        capsys.readouterr()
+        code = call(arguments)
+        out, err = capsys.readouterr()
+        assert code == 2 and err.strip() and not out and "Traceback" not in err, (arguments, code, out, err)
+        assert len(err) < 3000 and len(err.splitlines()) < 12, (arguments, err)
+        assert not list(tmp_path.iterdir()), arguments
+
+
 SUITE: dict[str, Any] = {
     "methods": ["clip"], "datasets": ["manifest"], "encoder": "colours", "shots": [1], "draws": 2, "gallery": "test",
     "protocol": "xshot", "baseline": "clip", "sweep": [], "correction": "holm", "margin": 0.5,
@@ -119,7 +147,17 @@ def test_suites(world, colour_folder, capsys):
     file = world / "suite.toml"
     fixed = ["--results", str(world / "results"), "--cache", str(world / "cache"), "--root", str(colour_folder)]
     texts = ["\n".join(f"{key} = {_toml(value)}" for key, value in suite.items()) for suite in _bad_suites()]
-    texts += ["methods = [", "= 1", "[a\n", "methods = 'a\n", "a.b = 1\na = 1", "\ufffe", "[[methods]]"]
+    texts += [
+        "methods = [",
+        "= 1",
+        "[a\n",
+        "methods = 'a\n",
+        "a.b = 1\na = 1",
+        "\ufffe",
+        "[[methods]]",
+        "methods = " + "[" * 10**5,
+        "a." * 10**5,
+    ]
     assert len(texts) > 150 and sum(map(len, [*CLI.values(), *MANIFESTS.values(), texts])) > 400
     for text in texts:
         file.write_text(text)
@@ -241,6 +279,20 @@ def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path):
         Features.open(DatasetOptions(path))
 
 
+def test_a_matlab_cell_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    """A cell's shape says nothing of what is in it."""
+    from scipy.io import savemat
+
+    monkeypatch.setattr(_arrays, "MOST_BYTES", 2**20)
+
+    path = tmp_path / "bomb.mat"
+    cells = np.empty(4, object)
+    cells[:] = [np.zeros((1000, 1024))] * 4
+    savemat(path, {"image": cells, "text": np.zeros((4, 4)), "label": np.zeros(4)}, do_compression=True)
+    with pytest.raises(InputError, match=r"bomb.mat cannot be read.*would become [\d,]+ bytes or more"):
+        Features.open(DatasetOptions(path))
+
+
 def _refused_features(path: Path, what: str) -> None:
     with pytest.raises(InputError) as said:
         Features.open(DatasetOptions(path)).split()
@@ -335,3 +387,61 @@ def test_any_manifest_is_refused_in_one_message(tmp_path, rows, csv, text):
         with pytest.raises(InputError) as said:
             Manifest.open(DatasetOptions(tmp_path, skip))
         assert len(str(said.value)) < 3000
+
+
+def _read_split(folder: Path) -> None:
+    load_split(folder / "openmoji.json")
+
+
+def _read_arrays(folder: Path) -> None:
+    Features.open(DatasetOptions(next(folder.glob("f.*")))).split()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "openmoji.json": _read_split, "f.npz": _read_arrays, "f.mat": _read_arrays, "f.safetensors": _read_arrays,
+    "f.h5": _read_arrays, "features.json": open_features, "image.npy": open_features,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(QUICK, max_examples=80)
+@given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=8)), min_size=1, max_size=4))
+def test_any_damage_to_a_file_is_noticed_or_without_effect(tmp_path_factory, name, edits):
+    """Bytes overwritten anywhere: a split or features that are refused in one message, or read."""
+    folder = tmp_path_factory.mktemp("damaged")
+    if name == "openmoji.json":
+        shutil.copy(ROOT / "datasets/splits/openmoji.json", folder)
+    elif name in ("features.json", "image.npy"):
+        folder = folder / ("d" * 64)
+        write_features(folder, small_features())
+    else:
+        rng = np.random.default_rng(0)
+        _savers()[name](folder / name, {"image": rng.random((48, 4)), "text": rng.random((48, 4)),
+                                        "label": np.arange(48) % 6})  # fmt: skip
+    content = bytearray((folder / name).read_bytes())
+    for where, new in edits:
+        start = int(where * len(content))
+        content[start : start + len(new)] = new
+    (folder / name).write_bytes(content)
+    try:
+        READERS[name](folder)
+    except (InputError, DamagedFeatures) as said:
+        assert len(str(said)) < 6000
+
+
+@settings(QUICK, max_examples=80)
+@given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=8)), min_size=1, max_size=4))
+def test_any_damage_to_a_record_is_noticed_or_without_effect(computed, edits):
+    store = Store(computed / "results")
+    (path,) = store.cells.glob("*.json")
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    for where, new in edits:
+        start = int(where * len(content))
+        content[start : start + len(new)] = new
+    try:
+        path.write_bytes(content)
+        record = store.record(path.stem)
+        assert record is None or record.cell.digest == path.stem
+    finally:
+        path.write_bytes(whole)

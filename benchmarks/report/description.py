@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from xshot_bench import InputError
+from xshot_bench import InputError, printable
 from xshot_bench.benchmarks.describe import Description
 from xshot_bench.datasets.base import Dataset
 from xshot_bench.datasets.splitting import shuffled
@@ -30,7 +30,7 @@ def markdown(found: Description) -> str:
     parts += [
         f"- {floor.protocol} {floor.split} cannot be made: {floor.problem}" for floor in found.floors if floor.problem
     ]
-    return "\n".join(parts).rstrip()
+    return printable("\n".join(parts).rstrip())
 
 
 def _counts(found: Description) -> str:

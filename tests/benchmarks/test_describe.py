@@ -1,6 +1,7 @@
 """What is said of a dataset: counts, texts, and floors against the table that was computed apart from this code."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -151,3 +152,12 @@ def test_the_command(colour_folder, tmp_path, capsys):
     assert content["floors"][0]["split"] == "manifest"
     assert call(["describe", "manifets"]) == 2
     assert "manifest" in capsys.readouterr().err
+
+
+def test_a_label_cannot_command_the_terminal(colour_folder, tmp_path):
+    rows = (colour_folder / "metadata.csv").read_text().replace("class-red", "class\x1b]0;owned\x07-\u202ered")
+    shutil.copytree(colour_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "metadata.csv").write_text(rows)
+    told = markdown(describe(Manifest.open(DatasetOptions(tmp_path)), ColourEncoder(), "colours"))
+    assert "class ]0;owned - red" in told
+    assert all(char.isprintable() or char == "\n" for char in told)

@@ -88,3 +88,14 @@ def test_a_file_cannot_ask_for_other_classes(path, name):
     save_file({}, path, metadata={"skeleton": json.dumps(skeleton)})
     with pytest.raises(InputError, match="names the class"):
         Keeper.load(path)
+
+
+@pytest.mark.parametrize(
+    "skeleton", ["[" * 10**5, "1", "[]", "{}", '{"method": "Keeper"}', '{"method": "Keeper", "state": 1}',
+                 '{"method": "Keeper", "state": [1]}', '{"method": "Keeper", "state": [["x", {"tensor": "9"}]]}',
+                 '{"method": "Keeper", "state": [["x", {}]]}', '{"method": "Keeper", "state": [[[], 1]]}']
+)  # fmt: skip
+def test_a_damaged_skeleton_is_no_saved_method(path, skeleton):
+    save_file({}, path, metadata={"skeleton": skeleton})
+    with pytest.raises(InputError, match="is not a saved method"):
+        Keeper.load(path)

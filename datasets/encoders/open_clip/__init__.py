@@ -161,6 +161,8 @@ class OpenClip(Encoder):
                     weights_only=True,
                     **{f"image_{name}": value for name, value in chosen.preprocessing.items()},
                 )
+        except InputError:
+            raise
         except Exception as error:  # a file that is not what it says can fail in any way
             raise InputError(
                 f"{chosen.file} cannot be loaded as {chosen.model}: {hub.why_not(error)}. "

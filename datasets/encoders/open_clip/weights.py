@@ -20,6 +20,7 @@ FILES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 EXAMPLE = "open_clip:ViT-B-32@/path/to/open_clip_model.safetensors"
 SETTINGS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archives hold beside weights
+MOST_TIMES = 100  # an archive that would become more times its size is refused
 PREPARED = ("mean", "std", "interpolation", "resize_mode")  # what weights expect of a picture
 
 
@@ -77,23 +78,40 @@ def only_tensors(file: Path) -> Iterator[Path]:
     import torch
     from safetensors.torch import save_file
 
-    if not _is_torchscript(file):
+    parts = _parts(file)
+    if sum(part.file_size for part in parts) > MOST_TIMES * file.stat().st_size:
+        raise InputError(f"{file} would become more than {MOST_TIMES} times its size, so it is not unpacked.")
+    if not any(part.filename.endswith("/constants.pkl") for part in parts):  # TorchScript's alone
         yield file
         return
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch makes no new ones
-        state = torch.jit.load(file, map_location="cpu").state_dict()  # runs nothing of the archive's
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "tensors.safetensors"
+        inert, plain = Path(folder) / "inert.pt", Path(folder) / "tensors.safetensors"
+        _copy_inert(file, inert)
+        state = torch.jit.load(inert, map_location="cpu").state_dict()
         save_file({name: tensor.clone() for name, tensor in state.items() if name not in SETTINGS}, plain)
         yield plain
 
 
-def _is_torchscript(file: Path) -> bool:
+def _parts(file: Path) -> list[zipfile.ZipInfo]:
+    """What is in a file that is a zip archive, as PyTorch's files are but for old ones."""
     if not zipfile.is_zipfile(file):
-        return False
+        return []
     with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return archive.infolist()
+
+
+def _copy_inert(file: Path, copy: Path) -> None:
+    """Copy a TorchScript archive; `InputError` where it has code that runs as soon as it is loaded.
+
+    It is the copy that is loaded, so that what was looked at here is what PyTorch's own reader meets.
+    """
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w") as made:
+        for name in dict.fromkeys(archive.namelist()):
+            content = archive.read(name)
+            if name.endswith(".py") and b"__setstate__" in content:
+                raise InputError(f"{file} holds code that runs when it is loaded (__setstate__), so it is not loaded.")
+            made.writestr(name, content)
 
 
 def _fetched(model: str, tag: str, config: dict[str, Any]) -> Path:

@@ -1,6 +1,8 @@
 """Every tower family, tiny and with random weights from a file, against the model as the library calls it."""
 
 import time
+import zipfile
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -93,6 +95,42 @@ def test_openais_archives_are_read(files, tmp_path):
     image, text = plain.encode_images(prepared(plain)).image, plain.encode_texts(TEXTS)
     assert torch.allclose(archive.encode_images(prepared(archive)).image, image, atol=1e-6)
     assert torch.allclose(archive.encode_texts(TEXTS), text, atol=1e-6)
+
+
+class Waking(torch.nn.Module):
+    """A module with code that TorchScript runs as it is loaded."""
+
+    @torch.jit.export
+    def __getstate__(self) -> bool:
+        return True
+
+    @torch.jit.export
+    def __setstate__(self, state: bool) -> None:
+        self.training = state
+        torch.save(torch.ones(1), "woken")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_an_archive_that_would_run_code_is_refused(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(Waking()).save("archive.pt")
+    torch.jit.load("archive.pt")
+    assert Path("woken").exists()  # what PyTorch's reader does
+    Path("woken").unlink()
+    with pytest.raises(InputError, match=r"archive.pt holds code that runs when it is loaded \(__setstate__\)"):
+        OpenClip.open("tiny-vit@archive.pt").encode_texts(TEXTS)
+    assert not Path("woken").exists()
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(files, tmp_path):
+    with zipfile.ZipFile(tmp_path / "archive.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/constants.pkl", b"")
+        archive.writestr("archive/data/0", bytes(10**7))
+    with pytest.raises(InputError, match=r"would become more than 100 times its size"):
+        OpenClip.open(f"tiny-vit@{tmp_path / 'archive.pt'}").encode_texts(TEXTS)
 
 
 def test_the_sigmoid_loss_has_a_bias(files):
