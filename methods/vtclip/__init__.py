@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.func import stack_module_state
 
 from xshot_bench.methods._training import Adam
-from xshot_bench.methods.base import MODALITIES, Declined, Modality, PairMethod, Pairs, Task
+from xshot_bench.methods.base import MODALITIES, Declined, Modality, PairMethod, Task
 from xshot_bench.methods.vtclip.attention import Guide, Shape
+from xshot_bench.methods.vtclip.training import Lesson, Objective
 
 SHARPNESS = 1.5  # of class posteriors, as the harness softens those of other methods
 
@@ -50,7 +53,7 @@ class VtClip(PairMethod):
     ffn: bool = False
     residual: Literal["learnt", "fixed"] = "learnt"
     alpha: float = 1.0
-    objective: Literal["suited", "classes", "pairs", "both"] = "suited"
+    objective: Objective = "suited"
     normalise: Literal["none", "mean", "lse"] = "mean"
     score_by: Literal["pairs", "posterior"] = "pairs"
 
@@ -60,6 +63,7 @@ class VtClip(PairMethod):
     decay: float = 0.01
 
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
+    stack: ClassVar = True
     ablations: ClassVar = {
         "noguide": {"alpha": 0.0, "residual": "fixed"},
         "fixed": {"residual": "fixed"},
@@ -77,19 +81,12 @@ class VtClip(PairMethod):
     search: ClassVar = {"rate": (1e-3, 3e-3, 1e-2), "alpha": (0.1, 0.3, 1.0, 3.0)}
 
     def fit(self, task: Task) -> None:
-        labelled, width = task.labelled, self.width or task.class_text.shape[1]
-        if not len(labelled):
-            raise Declined("there are no labelled items to learn from")
-        if width % self.heads:
-            raise Declined(f"a width of {width} cannot be shared by {self.heads} heads")
-        shape = Shape(task.class_text.shape[1], width, self.heads, self.layers, self.self_attention, self.ffn)
-        self.guide = Guide(shape, self.alpha, task.generator("vtclip: initial weights")).to(task.class_text)
-        self.scale = task.scale
-        self.prompts = task.class_text[task.candidates]
-        self.reference = torch.cat([self.prompts, task.support.text])
-        self.loss = self._train(task, labelled)
-        seen = task.source if len(task.source) else task.support
-        self.spread = {m: _spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}
+        self._train([self], [task])
+
+    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
+        fitted = [copy.copy(self) for _ in tasks]
+        self._train(fitted, tasks)
+        return fitted
 
     @torch.no_grad()
     def score(self, image: Tensor, text: Tensor, tokens: Tensor | None) -> Tensor:
@@ -117,39 +114,37 @@ class VtClip(PairMethod):
     def _posterior(self, x: Tensor, modality: Modality, tokens: Tensor | None = None) -> Tensor:
         return torch.softmax(SHARPNESS * self._class_scores(x, modality, tokens) / self.spread[modality], dim=1)
 
-    def _train(self, task: Task, labelled: Pairs) -> float:
-        """All steps; the loss of the last batch."""
-        classes, row = labelled.label.unique(return_inverse=True)
-        texts, loss = task.class_text[classes], torch.zeros(())
-        suited = "both" if len(task.source) else "classes"
-        objective = suited if self.objective == "suited" else self.objective
-        often = torch.bincount(row)[row].double().reciprocal().cpu()
-        generator = task.generator("vtclip: batches")
+    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+        """Train one guide a task, all side by side."""
+        lessons = [Lesson.of(task, self._guide(task), self.objective) for task in tasks]
+        state, _ = stack_module_state([lesson.guide for lesson in lessons])
         fixed = {"alpha"} if self.residual == "fixed" else set()
-        learnt = [parameter for name, parameter in self.guide.named_parameters() if name not in fixed]
+        learnt = [parameter for name, parameter in state.items() if name not in fixed]
         optimiser = Adam(learnt, self.rate, decay=self.decay)
+        losses = torch.zeros(len(tasks))
         for step in range(self.steps):
-            at = torch.multinomial(often, self.batch, replacement=True, generator=generator).to(task.device)
-            loss = self._loss(labelled.rows(at), row[at], texts, objective)
-            optimiser.step(torch.autograd.grad(loss, learnt), (1 + math.cos(math.pi * step / self.steps)) / 2)
-        self.guide.requires_grad_(False)
-        return float(loss.detach())
+            drawn = zip(*(lesson.batch(self.batch) for lesson in lessons), strict=True)
+            losses = torch.vmap(lessons[0].loss)(state, tuple(map(torch.stack, drawn)))
+            gradients = torch.autograd.grad(losses.sum(), learnt)
+            optimiser.step(gradients, (1 + math.cos(math.pi * step / self.steps)) / 2)
+        for i, (method, task, lesson) in enumerate(zip(fitted, tasks, lessons, strict=True)):
+            lesson.guide.load_state_dict({name: parameter[i] for name, parameter in state.items()})
+            method._keep(task, lesson.guide.requires_grad_(False), float(losses[i].detach()))
 
-    def _loss(self, pairs: Pairs, row: Tensor, texts: Tensor, objective: str) -> Tensor:
-        """Of a batch whose items' classes are the rows ``[B]`` of ``texts [K,d]``."""
-        if pairs.tokens is None:
-            raise ValueError("VT-CLIP needs the images' tokens")
-        asked = {"classes": texts, "pairs": pairs.text, "both": torch.cat([texts, pairs.text])}[objective]
-        logits = self.scale * self.guide(pairs.image, asked, texts, pairs.tokens)
-        loss = logits.new_zeros(())
-        if objective != "pairs":
-            loss = loss + cross_entropy(logits[:, : len(texts)], row)
-        if objective != "classes":
-            among = logits[:, len(asked) - len(row) :]
-            same = (row[:, None] == row).to(logits)
-            right = same / same.sum(1, keepdim=True)
-            loss = loss + (cross_entropy(among, right) + cross_entropy(among.T, right)) / 2
-        return loss
+    def _guide(self, task: Task) -> Guide:
+        width = self.width or task.class_text.shape[1]
+        if width % self.heads:
+            raise Declined(f"a width of {width} cannot be shared by {self.heads} heads")
+        shape = Shape(task.class_text.shape[1], width, self.heads, self.layers, self.self_attention, self.ffn)
+        return Guide(shape, self.alpha, task.generator("vtclip: initial weights")).to(task.class_text)
+
+    def _keep(self, task: Task, guide: Guide, loss: float) -> None:
+        """What scoring needs."""
+        self.guide, self.loss, self.scale = guide, loss, task.scale
+        self.prompts = task.class_text[task.candidates]
+        self.reference = torch.cat([self.prompts, task.support.text])
+        seen = task.source if len(task.source) else task.support
+        self.spread = {m: _spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}
 
 
 def _spread(scores: Tensor) -> Tensor:

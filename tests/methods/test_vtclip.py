@@ -10,6 +10,7 @@ from torch.nn.functional import layer_norm, normalize
 
 from xshot_bench.methods.vtclip import VtClip, attention
 from xshot_bench.methods.vtclip.attention import Guide, Shape
+from xshot_bench.methods.vtclip.training import Lesson
 
 WORLD = World(tokens=5)
 DECODER = {"layers": 2, "self_attention": True, "ffn": True}
@@ -131,6 +132,8 @@ def test_the_loss_by_hand(objective):
     assert pairs.label.tolist() == [12, 12, 13]
     method = fitted(lambda: raw(objective=objective), task)
     row, texts = pairs.label - 12, task.class_text[12:]
+    lesson = Lesson.of(task, method.guide, objective)
+    batch = pairs.image, pairs.text, pairs.tokens, row, texts
     z = 10.0 * np.array([[float(method.guide(g[None], t[None], texts, f[None])) for t in (*texts, *pairs.text)]
                          for g, f in zip(pairs.image, pairs.tokens, strict=True)])  # fmt: skip
     log = lambda rows: rows - np.log(np.exp(rows).sum(1, keepdims=True))  # noqa: E731
@@ -139,7 +142,7 @@ def test_the_loss_by_hand(objective):
     among = z[:, 4:]
     symmetric = -((right * log(among)).sum() + (right * log(among.T)).sum()) / 3 / 2
     expected = {"classes": classes, "pairs": symmetric, "both": classes + symmetric}[objective]
-    assert float(method._loss(pairs, row, texts, objective)) == pytest.approx(expected, rel=1e-3)
+    assert float(lesson.loss(method.guide.state_dict(), batch)) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("normalise", ["mean", "lse"])
