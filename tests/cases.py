@@ -110,7 +110,7 @@ class World:
         return normalize(torch.randn(count, self.dim, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
-def _world(make: Factory, **changes: Any) -> World:
+def world_of(make: Factory, **changes: Any) -> World:
     """A world that has what the method needs: with a live encoder (live_world.py), unless it is of feature files."""
     if "towers" in make().required and changes.get("joint", True):
         from live_world import LiveWorld
@@ -168,7 +168,7 @@ def fitted(make: Factory, task: Task) -> Method | None:
 
 def check_works_at_every_shot(make: Factory) -> None:
     """0, 1 and 5 shots give finite output of the declared shape; a single shot may not be declined."""
-    world = _world(make)
+    world = world_of(make)
     for shots in (0, 1, 5):
         for task in (world.task(shots), _generalised(world.task(shots))):
             items = world.test_items(task)
@@ -181,9 +181,9 @@ def check_works_at_every_shot(make: Factory) -> None:
 def check_few_classes_and_items(make: Factory) -> None:
     """A single target class, a single source class and a single query: taken, or declined with a reason."""
     for world in (
-        _world(make, target_classes=1),
-        _world(make, source_classes=1),
-        _world(make, source_classes=0, target_classes=1),
+        world_of(make, target_classes=1),
+        world_of(make, source_classes=1),
+        world_of(make, source_classes=0, target_classes=1),
     ):
         for shots in (0, 1, 5):
             task = world.task(shots)
@@ -195,7 +195,7 @@ def check_few_classes_and_items(make: Factory) -> None:
 def check_takes_tasks_without_source(make: Factory) -> None:
     """The protocol ``kshot``: no source classes, with and without validation items; the classes differ in size."""
     for validation in (0, 2):
-        world = _world(make, source_classes=0, target_classes=6, validation=validation)
+        world = world_of(make, source_classes=0, target_classes=6, validation=validation)
         for shots in (1, 4):
             task = world.task(shots)
             if shots > 1:
@@ -207,7 +207,7 @@ def check_takes_tasks_without_source(make: Factory) -> None:
 
 def check_takes_separate_spaces_or_declines(make: Factory) -> None:
     """Feature files: images and texts of different widths, not of unit length, without class texts."""
-    for world in (_world(make, joint=False), _world(make, joint=False, source_classes=0)):
+    for world in (world_of(make, joint=False), world_of(make, joint=False, source_classes=0)):
         for shots in (1, 5):
             task = world.task(shots)
             method = fitted(make, task)
@@ -217,7 +217,7 @@ def check_takes_separate_spaces_or_declines(make: Factory) -> None:
 
 def check_survives_saving(make: Factory) -> None:
     """Saved and loaded it is the same method: parameters, diagnostics, and output bit for bit."""
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     items = world.test_items(task)
     method = fitted(make, task)
@@ -236,7 +236,7 @@ def check_survives_saving(make: Factory) -> None:
 
 def check_precisions_agree(make: Factory) -> None:
     """A task in float64 gives what it gives in float32."""
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     items = world.test_items(task)
     single, double = fitted(make, task), fitted(make, _double(task))
@@ -247,7 +247,7 @@ def check_precisions_agree(make: Factory) -> None:
 
 def check_order_of_training_items_is_nothing(make: Factory) -> None:
     """Unless it draws random numbers, a method does not care in which order its training items come."""
-    for world in (_world(make), _world(make, joint=False)):
+    for world in (world_of(make), world_of(make, joint=False)):
         task = world.task(shots=3)
         watched = _Watched(**vars(task))
         method = fitted(make, watched)
@@ -271,7 +271,7 @@ def check_components_are_switches_of_their_own(make: Factory) -> None:
 
 def check_is_deterministic(make: Factory) -> None:
     """The same seed gives the same output, bit for bit, whatever the state of the global generator."""
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     items = world.test_items(task)
     runs = []
@@ -289,7 +289,7 @@ def check_leaves_global_randomness_alone(make: Factory) -> None:
 
     import numpy as np
 
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     before = torch.get_rng_state(), np.random.get_state()[1].tobytes(), random.getstate()  # noqa: NPY002
     method = fitted(make, task)
@@ -301,7 +301,7 @@ def check_leaves_global_randomness_alone(make: Factory) -> None:
 
 def check_rows_do_not_see_each_other(make: Factory) -> None:
     """An item's output does not depend on which items come with it, nor on their order."""
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     items = world.test_items(task)
     method = fitted(make, task)
@@ -318,7 +318,7 @@ def check_rows_do_not_see_each_other(make: Factory) -> None:
 
 def check_leaves_its_input_alone(make: Factory) -> None:
     """Neither the task nor the items are changed."""
-    world = _world(make)
+    world = world_of(make)
     task = world.task(shots=1)
     items = world.test_items(task)
     kept = [tensor.clone() for tensor in _tensors((task, items))]
@@ -331,7 +331,7 @@ def check_leaves_its_input_alone(make: Factory) -> None:
 
 def check_fits_many_as_one(make: Factory) -> None:
     """``fit_many`` agrees with ``fit`` on each draw, and one draw's items do not reach another draw's method."""
-    world = _world(make)
+    world = world_of(make)
     tasks = [world.task(shots=1, seed=seed) for seed in (0, 1, 2)]
     together = make().fit_many(tasks)
     for method, task in zip(together, tasks, strict=True):

@@ -1,0 +1,73 @@
+"""Every method computes where its task is, and nowhere else; seen on a device that is not there (far_device.py)."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from cases import fitted, outputs, world_of
+from far_device import FAR, Far, far_away, moved
+from worlds import make_features, make_split
+
+from xshot_bench.benchmarks.episode import make_episode
+from xshot_bench.benchmarks.protocol import Setting
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.run import judge
+
+REGISTRY = Registry()
+METHODS = [entry.name for entry in REGISTRY.of("method")]
+LONG = ("steps", "classifier_steps", "rounds", "epochs")  # of training: two will do
+LIVE = {"coop", "clip_lora"}  # their towers' weights cannot be moved there
+
+
+def test_the_device_notices_what_a_gpu_would():
+    with far_away():
+        x = torch.arange(6.0).view(2, 3).to(FAR)
+        assert isinstance(x, Far) and x.device == FAR
+        assert (2 * x + torch.tensor(1.0)).cpu().tolist() == [[1, 3, 5], [7, 9, 11]]
+        assert x[torch.tensor([1])].cpu().tolist() == [[3, 4, 5]]
+        with pytest.raises(RuntimeError, match="are on the CPU"):
+            x + torch.ones(3)
+        with pytest.raises(RuntimeError, match="cannot draw numbers elsewhere"):
+            torch.randn(3, generator=torch.Generator(), device=FAR)
+        with pytest.raises((RuntimeError, TypeError)):
+            x.numpy()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in LIVE])
+def test_a_method_keeps_to_its_device(name):
+    """And gives there what it gives here, one draw or several at once."""
+    cls = REGISTRY.load("method", name)
+    make = partial(cls, **{part: 2 for part in LONG if part in cls().parameters()})
+    world = world_of(make)
+    tasks = [world.task(shots=2, seed=seed) for seed in (0, 1)]
+    items = world.test_items(tasks[0])
+    near = fitted(make, tasks[0])
+    assert near is not None
+    expected = outputs(near, items)
+    with far_away():
+        far = fitted(make, moved(tasks[0]))
+        several = make().fit_many([moved(task) for task in tasks])[0]
+        found = [outputs(method, moved(items)) for method in (far, several)]
+    for out in found:
+        assert all(isinstance(part, Far) for part in out)
+        for a, b in zip(out, expected, strict=True):
+            torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["clip", "prototype", "sm", "calip", "random"])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_a_cell_is_judged_from_any_device(name, shots):
+    """Episode, scoring and calibration of each scoring rule."""
+    features = make_features(noise=1.0)
+    tokens = np.random.default_rng(0).standard_normal((len(features.label), 3, 16)).astype(np.float16)
+    features = dataclasses.replace(features, tokens=tokens)
+    numbers = []
+    for device in ("cpu", str(FAR)):
+        with far_away():
+            episode = make_episode(features, make_split(features), Setting(shots, 1), device)
+            method = REGISTRY.load("method", name)()
+            method.fit(episode.task)
+            numbers.append(judge(method, episode)[0])
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6)
