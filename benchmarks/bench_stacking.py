@@ -41,12 +41,11 @@ def main(methods: tuple[str, ...], device: str, draws: str, threads: int, repeat
     places = dict.fromkeys(["cpu", device])
     rows = []
     for name in names:
-        build = partial(parse_variant(registry, name, {}).build, registry)
-        cells = [seconds(lambda build=build, on=on: build().fit(made_up_task(0, on)), on, repeats) for on in places]
+        method = parse_variant(registry, name, {}).build(registry)
+        cells = [seconds(partial(method.fit, made_up_task(0, on)), on, repeats) for on in places]
         for count in stacked:
             tasks = [made_up_task(draw, device) for draw in range(count)]
-            together = seconds(lambda build=build, tasks=tasks: build().fit_many(tasks), device, repeats)
-            cells.append(together / count)
+            cells.append(seconds(partial(method.fit_many, tasks), device, repeats) / count)
         rows.append([name, *(f"{cell:.3f}" for cell in cells)])
     headers = ["method", *(f"{on}, one by one" for on in places), *(f"{device}, {n} stacked" for n in stacked)]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
