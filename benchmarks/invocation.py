@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
 from xshot_bench.benchmarks.executors import Placement, execute
+from xshot_bench.benchmarks.executors.limits import Limits
+from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
@@ -77,7 +80,10 @@ class Invocation:
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            placement=Placement(options["jobs"] or (cores if device == "cpu" else 1)),
+            placement=Placement(
+                options["jobs"] or (cores if device == "cpu" else 1),
+                Limits(options.get("cell_timeout"), options.get("cell_memory")),
+            ),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
             tune=options["tune"],
@@ -132,14 +138,17 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     try:
         with progress:
             encode_missing(plan, call.inputs, progress.stage)
-            left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
+            forecast = Forecast(call.store.records() if plan.jobs else ())
+            left = forecast.total(plan.jobs)
             quick = left is not None and left < QUICK
+            placement = replace(call.placement, workers=1) if quick else call.placement
             progress.start_cells(len(todo))
-            for result in execute(plan.jobs, Placement(1) if quick else call.placement):
-                record = call.store.add(result)
-                records[record.cell.digest] = record
-                tracker.mirror(record)
-                progress.finished(record)
+            with closing(execute(forecast.longest_first(plan.jobs), placement)) as results:
+                for result in results:
+                    record = call.store.add(result)
+                    records[record.cell.digest] = record
+                    tracker.mirror(record)
+                    progress.finished(record)
         comparison = compare(plan, records, call.store)
         invoked = invocations.end(invoked, table_files(comparison), "finished")
     except BaseException:
@@ -255,7 +264,7 @@ def _device(name: str) -> str:
 def _forecast(call: Invocation, plan: Plan) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
     todo, workers = sum(len(job.cells) for job in plan.jobs), call.placement.workers
-    left = plan.seconds_left(call.store.records())
+    left = Forecast(call.store.records()).total(plan.jobs)
     if not todo:
         time = "nothing to compute"
     elif left is None:

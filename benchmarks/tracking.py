@@ -196,8 +196,9 @@ class Tracker:
         self._client.log_inputs(run_id, datasets=entries.cell_inputs(record))
         if record.ap_file:
             self._client.log_artifact(run_id, str(self.store.cells / record.ap_file), "average_precision")
-        if record.status == "failed":
-            self._client.log_artifact(run_id, str(self.store.cells / f"{cell.digest}.traceback.txt"))
+        trace = self.store.cells / f"{cell.digest}.traceback.txt"
+        if trace.is_file():  # a cell whose process was killed has none
+            self._client.log_artifact(run_id, str(trace))
         self._client.set_terminated(run_id, "FAILED" if record.status == "failed" else "FINISHED", ended)
         self._cells[cell.digest] = _Run(content, run_id, parent)
         self.logged += 1
