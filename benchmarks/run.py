@@ -20,7 +20,7 @@ from xshot_bench.benchmarks.evidence import Evidence
 from xshot_bench.benchmarks.live import LiveEncoder, encoded
 from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALL_AT
 from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.records import Cell, Record, Result
+from xshot_bench.benchmarks.records import Cell, Record, Result, to_parquet
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.scoring import accuracy, score_blocks
 from xshot_bench.datasets.feature_cache import FeatureOptions, FeatureSet, open_features
@@ -162,7 +162,7 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
         diagnostics=method.diagnostics(),
         provenance=provenance(job.device),
     )
-    return Result(record, ap)
+    return Result(record, to_parquet(ap))
 
 
 def _unfinished(job: Job, cell: Cell, status: str, reason: str, trace: str) -> Result:

@@ -86,8 +86,8 @@ class Misbehaved(EmbeddingMethod):
 
     def _fill(self) -> None:
         while True:
-            kept.append(np.ones(2_000_000))
-            time.sleep(0.002)
+            kept.append(np.ones(4_000_000))
+            time.sleep(0.005)
 
     def _fill_elsewhere(self) -> None:
         process = multiprocessing.get_context("fork").Process(target=self._fill)
