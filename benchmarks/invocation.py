@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
-from xshot_bench.benchmarks.executors import Placement, execute
+from xshot_bench.benchmarks.executors import Placement
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
@@ -29,6 +28,7 @@ from xshot_bench.benchmarks.report import description, table
 from xshot_bench.benchmarks.report.files import table_files
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import to_csv
+from xshot_bench.benchmarks.running import run_jobs
 from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
@@ -43,7 +43,6 @@ from xshot_bench.datasets.splitting import to_json
 SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "protocol", "shots", "draws", "gallery",
                  "baseline", "correction", "margin", "oracle")  # fmt: skip
 DATA = {"json": table.to_json, "csv": to_csv, "latex": to_latex}
-QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,10 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     try:
         with progress:
             encode_missing(plan, call.inputs, progress.stage)
-            forecast = Forecast(call.store.records() if plan.jobs else ())
-            left = forecast.total(plan.jobs)
-            quick = left is not None and left < QUICK
-            placement = replace(call.placement, workers=1) if quick else call.placement
             progress.start_cells(len(todo))
-            with closing(execute(forecast.longest_first(plan.jobs), placement)) as results:
-                for result in results:
-                    record = call.store.add(result)
-                    records[record.cell.digest] = record
-                    tracker.mirror(record)
-                    progress.finished(record)
+            for record in run_jobs(plan.jobs, call.placement, call.store, tracker):
+                records[record.cell.digest] = record
+                progress.finished(record)
         comparison = compare(plan, records, call.store)
         invoked = invocations.end(invoked, table_files(comparison), "finished")
     except BaseException:

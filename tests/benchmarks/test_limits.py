@@ -21,7 +21,7 @@ from xshot_bench.benchmarks.store import Store
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = [ROOT / "tests/plugins/colours.py", ROOT / "tests/plugins/misbehaved.py"]
 GOOD = ("clip", "prototype", "misbehaved")
-TIMEOUT, MEMORY = "took longer than --cell-timeout 4 s", "used more than --cell-memory 0.5 GB"
+TIMEOUT, MEMORY = "took longer than --cell-timeout 6 s", "used more than --cell-memory 0.5 GB"
 QUICK = {"exit": "its process ended itself (exit code 3)", "hang": TIMEOUT, "fill": MEMORY}
 REASONS = QUICK | {
     "sysexit": "SystemExit: 3",
@@ -119,7 +119,7 @@ def _all_failed(found: set[tuple[str, str]], expected: str) -> bool:
 
 def test_what_misbehaves_costs_its_own_cells(tmp_path, colour_folder, undisturbed):
     methods = (*map(named, QUICK), *GOOD)
-    options = ("--draws", "2", "--jobs", "2", "--cell-timeout", "4", "--cell-memory", "500M")
+    options = ("--draws", "2", "--jobs", "2", "--cell-timeout", "6", "--cell-memory", "500M")
     check(start(tmp_path, colour_folder, methods, *options), QUICK, undisturbed)
 
     again = start(tmp_path, colour_folder, (named("exit"), *GOOD), "--draws", "2", "--dry-run")
@@ -131,7 +131,7 @@ def test_what_misbehaves_costs_its_own_cells(tmp_path, colour_folder, undisturbe
 @pytest.mark.parametrize("jobs", ["1", "3"])
 def test_so_does_everything_that_can_go_wrong(tmp_path, colour_folder, undisturbed, jobs):
     methods = (*map(named, REASONS), *map(named, HARMLESS), *GOOD)
-    options = ("--draws", "2", "--jobs", jobs, "--cell-timeout", "4s", "--cell-memory", "0.5G")
+    options = ("--draws", "2", "--jobs", jobs, "--cell-timeout", "6s", "--cell-memory", "0.5G")
     run = start(tmp_path, colour_folder, methods, *options)
     check(run, REASONS, undisturbed)
     for how in HARMLESS:

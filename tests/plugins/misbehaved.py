@@ -86,7 +86,7 @@ class Misbehaved(EmbeddingMethod):
 
     def _fill(self) -> None:
         while True:
-            kept.append(np.ones(4_000_000))
+            kept.append(np.ones(16_000_000))
             time.sleep(0.005)
 
     def _fill_elsewhere(self) -> None:
