@@ -27,6 +27,7 @@ if not __package__:  # run as a script: this folder is the package, and no top-l
 import click
 
 from xshot_bench import InputError, __version__, printable
+from xshot_bench.benchmarks.amounts import DURATION, SIZE
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where records lie."
@@ -34,7 +35,7 @@ RESULTS = click.option(
 PLUGINS = click.option(
     "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A Python file of yours with a method."
 )
-COMPUTING = ("jobs", "force", "dry_run", "style", "ladder", "version")  # options of a run that a report has not
+COMPUTING = ("jobs", "cell_timeout", "cell_memory", "force", "dry_run", "style", "ladder", "version")
 MLFLOW = click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite in the results folder]")
 
 
@@ -119,6 +120,8 @@ class _BatchSize(click.ParamType):
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--jobs", type=click.IntRange(1), help="Cells at once. [default: the cores there are; 1 on a GPU]")
+@click.option("--cell-timeout", type=DURATION, help="A cell that takes longer fails: 90, 5m. [default: no limit]")
+@click.option("--cell-memory", type=SIZE, help="A cell that holds more fails: 4G. [default: no limit]")
 @click.option("--force", is_flag=True, help="Run cells again that are done.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @click.option(

@@ -16,7 +16,9 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
-from xshot_bench.benchmarks.executors import Placement, execute
+from xshot_bench.benchmarks.executors import Placement
+from xshot_bench.benchmarks.executors.limits import Limits
+from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
@@ -26,6 +28,7 @@ from xshot_bench.benchmarks.report import description, table
 from xshot_bench.benchmarks.report.files import table_files
 from xshot_bench.benchmarks.report.latex import to_latex
 from xshot_bench.benchmarks.report.sheet import to_csv
+from xshot_bench.benchmarks.running import run_jobs
 from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
@@ -40,7 +43,6 @@ from xshot_bench.datasets.splitting import to_json
 SUITE_OPTIONS = ("methods", "ablate", "sweep", "datasets", "encoder", "protocol", "shots", "draws", "gallery",
                  "baseline", "correction", "margin", "oracle")  # fmt: skip
 DATA = {"json": table.to_json, "csv": to_csv, "latex": to_latex}
-QUICK = 5.0  # seconds of computing for which starting processes does not pay
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ class Invocation:
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            placement=Placement(options["jobs"] or (cores if device == "cpu" else 1)),
+            placement=Placement(
+                options["jobs"] or (cores if device == "cpu" else 1),
+                Limits(options.get("cell_timeout"), options.get("cell_memory")),
+            ),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
             tune=options["tune"],
@@ -132,13 +137,9 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
     try:
         with progress:
             encode_missing(plan, call.inputs, progress.stage)
-            left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
-            quick = left is not None and left < QUICK
             progress.start_cells(len(todo))
-            for result in execute(plan.jobs, Placement(1) if quick else call.placement):
-                record = call.store.add(result)
+            for record in run_jobs(plan.jobs, call.placement, call.store, tracker):
                 records[record.cell.digest] = record
-                tracker.mirror(record)
                 progress.finished(record)
         comparison = compare(plan, records, call.store)
         invoked = invocations.end(invoked, table_files(comparison), "finished")
@@ -255,7 +256,7 @@ def _device(name: str) -> str:
 def _forecast(call: Invocation, plan: Plan) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
     todo, workers = sum(len(job.cells) for job in plan.jobs), call.placement.workers
-    left = plan.seconds_left(call.store.records())
+    left = Forecast(call.store.records()).total(plan.jobs)
     if not todo:
         time = "nothing to compute"
     elif left is None:

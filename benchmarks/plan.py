@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,17 +88,6 @@ class Plan:
     def kept(self, name: str) -> str:
         """The name under which a variant is run and shown."""
         return next((variant.name for variant in self.variants if name in variant.also), name)
-
-    def seconds_left(self, recorded: Sequence[Record]) -> float | None:
-        """Computing time of the jobs, from the median of earlier cells of each method; None where one is unknown."""
-        known: dict[str, list[float]] = defaultdict(list)
-        for record in recorded:
-            if record.status == "done":
-                known[record.cell.method].append(sum(record.seconds.values()))
-        todo = [cell.method for job in self.jobs for cell in job.cells]
-        if any(method not in known for method in todo):
-            return None
-        return sum(statistics.median(known[method]) for method in todo)
 
 
 def variants_of(suite: Suite, registry: Registry) -> tuple[Variant, ...]:

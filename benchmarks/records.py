@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -96,10 +97,17 @@ class Record(BaseModel):
 class Result:
     """A record with its AP per query, and of a failure the traceback.
 
-    ap: columns ``query`` (item id), ``class``, ``i2t``, ``t2i``; and of each direction ``i2t_first``, the ids of the
-    items ranked first, with ``i2t_right``, which of them are relevant.
+    ap: a Parquet file, made where the cell ran: columns ``query`` (item id), ``class``, ``i2t``, ``t2i``; and of each
+    direction ``i2t_first``, the ids of the items ranked first, with ``i2t_right``, which of them are relevant.
     """
 
     record: Record
-    ap: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ap: bytes = b""
     traceback: str = ""
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """The table as the content of a Parquet file."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()

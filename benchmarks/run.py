@@ -20,7 +20,7 @@ from xshot_bench.benchmarks.evidence import Evidence
 from xshot_bench.benchmarks.live import LiveEncoder, encoded
 from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALL_AT
 from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.records import Cell, Record, Result
+from xshot_bench.benchmarks.records import Cell, Record, Result, to_parquet
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.scoring import accuracy, score_blocks
 from xshot_bench.datasets.feature_cache import FeatureOptions, FeatureSet, open_features
@@ -52,15 +52,15 @@ def run_job(job: Job) -> list[Result]:
     if len(job.cells) > 1:
         try:
             return _run_together(job)
-        except Exception:  # whose fault it was shows when they run one by one
+        except (Exception, SystemExit):  # whose fault it was shows when they run one by one
             return [_run_one(job, cell) for cell in job.cells]
     return [_run_one(job, cell) for cell in job.cells]
 
 
-def lost(job: Job) -> Iterator[Result]:
+def lost(job: Job, reason: str = "the process that ran it was killed (out of memory, or a crash)") -> Iterator[Result]:
     """The results of a job whose process died under it."""
     for cell in job.cells:
-        yield _unfinished(job, cell, "failed", "the process that ran it was killed (out of memory, or a crash)", "")
+        yield _unfinished(job, cell, "failed", reason, "")
 
 
 def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:
@@ -121,7 +121,7 @@ def _run_one(job: Job, cell: Cell) -> Result:
     except Declined as reason:
         return _unfinished(job, cell, "declined", str(reason), "")
     except (Exception, SystemExit) as error:
-        return _unfinished(job, cell, "failed", _one_line(error), traceback.format_exc())
+        return _unfinished(job, cell, "failed", one_line(error), traceback.format_exc())
 
 
 def _run_together(job: Job) -> list[Result]:
@@ -162,7 +162,7 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
         diagnostics=method.diagnostics(),
         provenance=provenance(job.device),
     )
-    return Result(record, ap)
+    return Result(record, to_parquet(ap))
 
 
 def _unfinished(job: Job, cell: Cell, status: str, reason: str, trace: str) -> Result:
@@ -200,6 +200,7 @@ def _registry(plugins: tuple[Path, ...]) -> Registry:
     return Registry(plugins)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error is, for a reason."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +36,11 @@ class Store:
         self.folder = folder
         self.cells = folder / "cells"
         self._held = False
+
+    @cached_property
+    def _written(self) -> set[str]:
+        """The digests of cells that have a file, or had one when this was first asked."""
+        return {path.name.partition(".")[0] for path in self.cells.glob("[!.]*")}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -70,17 +75,18 @@ class Store:
     def add(self, result: Result) -> Record:
         """Write a result, its record last; an earlier record of the cell is replaced. Returns the stored record."""
         record, stem = result.record, result.record.cell.digest
-        if len(result.ap):
-            content = _to_parquet(result.ap)
-            sha = hashlib.sha256(content).hexdigest()
+        if result.ap:
+            sha = hashlib.sha256(result.ap).hexdigest()
             record = record.model_copy(update={"ap_file": f"{stem}.{sha[:12]}.parquet", "ap_sha256": sha})
-            self.write(self.cells / record.ap_file, content)
+            self.write(self.cells / record.ap_file, result.ap)
         if result.traceback:
             self.write(self.cells / f"{stem}.traceback.txt", result.traceback.encode())
         self.write(self.cells / f"{stem}.json", record.model_dump_json(indent=1).encode())
-        for old in self.cells.glob(f"{stem}.*.parquet"):
-            if old.name != record.ap_file:
-                old.unlink(missing_ok=True)
+        if stem in self._written:  # else nothing is older; to look costs as much as there are cells
+            for old in self.cells.glob(f"{stem}.*.parquet"):
+                if old.name != record.ap_file:
+                    old.unlink(missing_ok=True)
+        self._written.add(stem)
         if not result.traceback:
             (self.cells / f"{stem}.traceback.txt").unlink(missing_ok=True)
         return record
@@ -172,12 +178,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def _to_parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _sha256(path: Path) -> str:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,8 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        if self.uri.startswith("sqlite:"):
+            _do_not_sync()
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
@@ -196,8 +201,9 @@ class Tracker:
         self._client.log_inputs(run_id, datasets=entries.cell_inputs(record))
         if record.ap_file:
             self._client.log_artifact(run_id, str(self.store.cells / record.ap_file), "average_precision")
-        if record.status == "failed":
-            self._client.log_artifact(run_id, str(self.store.cells / f"{cell.digest}.traceback.txt"))
+        trace = self.store.cells / f"{cell.digest}.traceback.txt"
+        if trace.is_file():  # a cell whose process was killed has none
+            self._client.log_artifact(run_id, str(trace))
         self._client.set_terminated(run_id, "FAILED" if record.status == "failed" else "FINISHED", ended)
         self._cells[cell.digest] = _Run(content, run_id, parent)
         self.logged += 1
@@ -235,6 +241,19 @@ class Tracker:
         for known, holds in ((self._cells, kept), (self._parents, asked)):
             for key in [key for key in known if key not in holds]:
                 self._client.delete_run(known.pop(key).id)
+
+
+@cache
+def _do_not_sync() -> None:
+    """SQLite waits for the disk nine times a cell, for what can be made again from the store: have it not wait."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        with suppress(sqlite3.DatabaseError):  # a damaged one is noticed, and told, when it is used
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
 
 
 def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:

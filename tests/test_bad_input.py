@@ -40,6 +40,8 @@ CLI = {
     "--shots": [number for number in NUMBERS if number not in ("0", "1,2")] + ["1000", "9" * 30, "all", "-0", "+1"],
     "--draws": [*NUMBERS, "1000", "9" * 30],
     "--jobs": NUMBERS,
+    "--cell-timeout": ["0", "-1", "nan", "inf", "", "one", "5 minutes", "1d", "1e3", "0.0s", "5m30s", "9" * 30],
+    "--cell-memory": ["0", "4", "-4G", "nan", "", "G", "4 gigabytes", "0M", "4X", "1e9G", "9" * 30 + "G"],
     "--batch-size": NUMBERS,
     "--token-grid": NUMBERS,
     "--views": NUMBERS,

@@ -1,70 +1,67 @@
-"""Cells in several processes of this machine."""
+"""Cells in several processes of this machine, or in one apart from this, each under limits."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import pickle
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import cast
 
-from xshot_bench.benchmarks.executors.threads import one_thread
+from xshot_bench.benchmarks.executors.guards import Lost, answer, ask, guardians
+from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.records import Result
-from xshot_bench.benchmarks.run import Job, lost, run_job
+from xshot_bench.benchmarks.run import Job, lost
+
+GONE = Lost("its process was killed with the one that watched it", killed=True)
+NOTHING = pickle.dumps(GONE)
 
 
-def execute(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """Results as they come. A job whose process dies is tried once more alone, then its cells have failed."""
-    try:
-        suspects = yield from _in_pool(jobs, workers)
-        for job in suspects:  # one of them killed its process; alone, the innocent come through
-            for guilty in (yield from _in_pool([job], 1)):
-                yield from lost(guilty)
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.kill()
-        raise
+def execute(jobs: Sequence[Job], workers: int, limits: Limits) -> Generator[Result, None, None]:
+    """Results as they come. A job that breaks its process or a limit has failed, and nothing else has.
+
+    Cells that are trained together are then tried one by one. A job whose process was killed from outside, as the
+    kernel does where memory runs out, is tried once more when nothing else runs.
+    """
+    killed = yield from _run(jobs, workers, limits)
+    again = yield from _run([job for job, _ in killed], 1, limits)
+    for job, why in again:
+        yield from lost(job, why.reason)
 
 
-def _in_pool(jobs: Sequence[Job], workers: int) -> Generator[Result, None, list[Job]]:
-    """Run the jobs in fresh processes; the generator's value is the jobs that were running when a process died."""
-    waiting, suspects = list(reversed(jobs)), []
+def _run(jobs: Sequence[Job], workers: int, limits: Limits) -> Generator[Result, None, list[tuple[Job, Lost]]]:
+    """Run the jobs in their order; the generator's value is those that were killed from outside."""
+    waiting = deque(jobs)
+    killed: list[tuple[Job, Lost]] = []
     while waiting:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            running: dict[Future[list[Result]], Job] = {}
-            broken = False
-            while running or (waiting and not broken):
-                while waiting and not broken and len(running) < workers:
-                    job = waiting.pop()
+        with guardians(min(workers, len(waiting)), limits) as idle:
+            running: dict[Connection, Job] = {}
+            came: list[tuple[Job, bytes]] = []
+            while running or came or (waiting and idle):
+                while waiting and idle:
+                    pipe, job = idle.pop(), waiting.popleft()
                     try:
-                        running[pool.submit(run_job, job)] = job
-                    except BrokenProcessPool:
-                        waiting.append(job)
-                        broken = True
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = running.pop(future)
-                    try:
-                        results = future.result()
-                    except BrokenProcessPool:
-                        suspects.append(job)
-                        broken = True
+                        ask(pipe, job)
+                        running[pipe] = job
+                    except OSError:
+                        came.append((job, NOTHING))
+                for job, content in came:  # while all are at work
+                    found = pickle.loads(content)  # noqa: S301 - from the guardian
+                    if not isinstance(found, Lost):
+                        yield from found
+                    elif len(job.cells) > 1:
+                        waiting.extendleft(replace(job, cells=(cell,)) for cell in reversed(job.cells))
+                    elif found.killed:
+                        killed.append((job, found))
                     else:
-                        yield from results
-    return suspects
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    one_thread()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+                        yield from lost(job, found.reason)
+                came.clear()
+                for pipe in cast("list[Connection]", wait(list(running))) if running else ():
+                    job = running.pop(pipe)
+                    try:
+                        came.append((job, answer(pipe)))
+                        idle.append(pipe)
+                    except (EOFError, OSError):
+                        came.append((job, NOTHING))
+    return killed

@@ -13,7 +13,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.records import Cell, Record, Result
+from xshot_bench.benchmarks.records import Cell, Record, Result, to_parquet
 from xshot_bench.benchmarks.significance import two_way
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.run_bench import call
@@ -34,7 +34,7 @@ def put(store: Store, ap: np.ndarray, finished: str = "2026-01-01T00:00:00+00:00
             status="done",
             provenance=provenance("cpu").model_copy(update={"finished": finished}),
         )
-        store.add(Result(record, frame))
+        store.add(Result(record, to_parquet(frame)))
 
 
 def fail(store: Store, draw: int, **cell: object) -> None:
@@ -100,7 +100,7 @@ def test_only_complete_pairs_are_compared_and_it_says_how_many(stores, compared)
     put(b, ap(0.1, draws=3, seed=1), method="m")
     shuffled = b.record(SOME.model_copy(update={"method": "m", "draw": 1}).digest)
     frame = b.average_precision(shuffled).sample(frac=1, random_state=0)  # queries are paired by their ids
-    b.add(Result(shuffled, frame))
+    b.add(Result(shuffled, to_parquet(frame)))
     fail(b, 3, method="m")
     put(a, ap(), method="gone")
     code, out, _ = compared("--format", "json")

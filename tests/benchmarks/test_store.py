@@ -1,6 +1,7 @@
 """A record is whole or not there; what is damaged is noticed; what cannot be written is said."""
 
 import errno
+import io
 import logging
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.records import Cell, Record, Result
+from xshot_bench.benchmarks.records import Cell, Record, Result, to_parquet
 from xshot_bench.benchmarks.store import Store, write_atomically
 
 
@@ -30,7 +31,7 @@ def make_result(draw: int = 0, status: str = "done", value: float = 0.25) -> Res
     )
     record = Record(cell=cell, status=status, metrics={"mAP": value}, provenance=provenance("cpu"))
     ap = pd.DataFrame({"query": ["a", "b"], "i2t": [value, value], "t2i": [0.5, float("nan")]})
-    return Result(record, ap if status == "done" else pd.DataFrame(), "Traceback ..." if status == "failed" else "")
+    return Result(record, to_parquet(ap) if status == "done" else b"", "Traceback ..." if status == "failed" else "")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_what_is_written_is_read_back(store):
         stored = store.add(result)
     read = store.record(result.record.cell.digest)
     assert read == stored
-    pd.testing.assert_frame_equal(store.average_precision(read), result.ap)
+    pd.testing.assert_frame_equal(store.average_precision(read), pd.read_parquet(io.BytesIO(result.ap)))
 
 
 def test_a_failure_keeps_its_traceback_until_the_cell_is_done(store):
