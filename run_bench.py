@@ -34,7 +34,16 @@ RESULTS = click.option(
 PLUGINS = click.option(
     "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A Python file of yours with a method."
 )
-COMPUTING = ("jobs", "force", "dry_run", "style", "ladder", "version")  # options of a run that a report has not
+COMPUTING = (
+    "jobs",
+    "executor",
+    "address",
+    "force",
+    "dry_run",
+    "style",
+    "ladder",
+    "version",
+)  # options of a run that a report has not
 MLFLOW = click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite in the results folder]")
 
 
@@ -119,6 +128,10 @@ class _BatchSize(click.ParamType):
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--jobs", type=click.IntRange(1), help="Cells at once. [default: the cores there are; 1 on a GPU]")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."
+)
+@click.option("--address", metavar="auto|HOST:PORT", default="auto", show_default=True, help="Of the Ray cluster.")
 @click.option("--force", is_flag=True, help="Run cells again that are done.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @click.option(

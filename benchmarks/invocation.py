@@ -16,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
-from xshot_bench.benchmarks.executors import Placement, execute
+from xshot_bench.benchmarks.executors import Placement, execute, ready
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
@@ -71,13 +71,12 @@ class Invocation:
             wanted=wanted,
             batch_size=options["batch_size"],
         )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             suite=Suite.from_options(chosen, options["suite"]),
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            placement=Placement(options["jobs"] or (cores if device == "cpu" else 1)),
+            placement=_placement(options, device),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
             tune=options["tune"],
@@ -108,7 +107,8 @@ def main(options: Mapping[str, Any]) -> int:
     with call.store.writing():
         call = call.tuned()
         plan = call.plan()
-        comparison, tracker = run_suite(call, plan, Progress())
+        with ready(call.placement, plan.jobs):
+            comparison, tracker = run_suite(call, plan, Progress())
     _show(comparison, options["style"], options["ladder"])
     _say_where(call, tracker)
     return 1 if any(row.failed for row in comparison.rows) else 0
@@ -133,7 +133,7 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
         with progress:
             encode_missing(plan, call.inputs, progress.stage)
             left = plan.seconds_left(call.store.records()) if plan.jobs else 0.0
-            quick = left is not None and left < QUICK
+            quick = left is not None and left < QUICK and call.placement.executor == "local"
             progress.start_cells(len(todo))
             for result in execute(plan.jobs, Placement(1) if quick else call.placement):
                 record = call.store.add(result)
@@ -239,6 +239,15 @@ def _roots(texts: Sequence[str]) -> dict[str, Path]:
     return roots
 
 
+def _placement(options: Mapping[str, Any], device: str) -> Placement:
+    if options["executor"] == "ray":
+        if ":" in device:
+            raise InputError(f"--device {device}: with --executor ray, Ray chooses which GPU. Give --device cuda.")
+        return Placement(options["jobs"] or 0, "ray", options["address"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Placement(options["jobs"] or (cores if device == "cpu" else 1))
+
+
 def _device(name: str) -> str:
     import torch
 
@@ -261,7 +270,10 @@ def _forecast(call: Invocation, plan: Plan) -> str:
     elif left is None:
         time = f"{todo} to compute, no earlier times of all these methods"
     else:
-        time = f"{todo} to compute, about {left / workers:.0f} s with {workers} at once"
+        at_once = (
+            f"with {workers} at once" if workers else "with one at once, the less the more the cluster has room for"
+        )
+        time = f"{todo} to compute, about {left / (workers or 1):.0f} s {at_once}"
     encode = [m.name for m in plan.materials if not m.encoded]
     more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
     more += f". First each method is tuned on each dataset, {TRIALS} trials at most" if call.tune else ""

@@ -56,10 +56,10 @@ def run_job(job: Job) -> list[Result]:
     return [_run_one(job, cell) for cell in job.cells]
 
 
-def lost(job: Job) -> Iterator[Result]:
+def lost(job: Job, reason: str = "the process that ran it was killed (out of memory, or a crash)") -> Iterator[Result]:
     """The results of a job whose process died under it."""
     for cell in job.cells:
-        yield _unfinished(job, cell, "failed", "the process that ran it was killed (out of memory, or a crash)", "")
+        yield _unfinished(job, cell, "failed", reason, "")
 
 
 def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFrame, dict[str, list[float]]]:

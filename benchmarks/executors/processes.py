@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -15,7 +15,7 @@ from xshot_bench.benchmarks.records import Result
 from xshot_bench.benchmarks.run import Job, lost, run_job
 
 
-def execute(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+def execute(jobs: Sequence[Job], workers: int) -> Generator[Result, None, None]:
     """Results as they come. A job whose process dies is tried once more alone, then its cells have failed."""
     try:
         suspects = yield from _in_pool(jobs, workers)

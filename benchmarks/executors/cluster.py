@@ -1,0 +1,205 @@
+"""Cells on a Ray cluster. Nodes compute; this process alone sends jobs out, and gets their results.
+
+A job that is lost with its node is sent to another one by Ray. Few are sent ahead of those that run, so nodes that come
+later get their share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from xshot_bench import InputError
+from xshot_bench.benchmarks.executors import node
+from xshot_bench.benchmarks.records import Result
+from xshot_bench.benchmarks.registry import Registry
+from xshot_bench.benchmarks.run import Job, lost
+from xshot_bench.methods.base import Method, Resources
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 2  # jobs that are sent out for each core: one runs, one waits for it
+EVERY = 5.0  # seconds between looks at what nodes there are
+RETRIES = 3  # nodes that a job may lose before it counts as what kills them
+WITHIN = 10.0  # seconds in which an address answers
+
+
+@contextmanager
+def connected(address: str, jobs: Sequence[Job]) -> Iterator[None]:
+    """A connection to the cluster. `InputError` where there is none, or no node has what the jobs ask for."""
+    ray = _ray()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place
+    try:
+        _answers(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"there is no Ray cluster to be used at --address {address}: {reason} "
+            "Start one with `ray start --head`, and this program on one of its machines (docs/cluster.md)."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    try:
+        for demand in {tuple(_demand(job).items()) for job in jobs}:
+            if not _fits(dict(demand), _nodes()):
+                asked = ", ".join(f"{name}={amount:g}" for name, amount in demand)
+                raise InputError(f"no node of the Ray cluster has what a method of this run asks for: {asked}.")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def execute(jobs: Sequence[Job], most: int = 0) -> Generator[Result, None, None]:
+    """Results as they come, of ``most`` jobs at once (0: of as many as there is room for).
+
+    A job whose method kills its process twice has failed, as has one that loses `RETRIES` nodes more than once each;
+    a node that lacks something or has other code is an `InputError`.
+    """
+    ray = _ray()
+    task, sender, room = _task(), _Sender(), _Room(most)
+    waiting = deque(jobs)
+    running: dict[Any, Job] = {}
+    while waiting or running:
+        while waiting and len(running) < room.now():
+            job = waiting.popleft()
+            running[task.options(**_demand(job)).remote(*sender.arguments(job))] = job
+        done, _ = ray.wait(list(running), timeout=EVERY)
+        if done:  # with all others that are
+            done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+        else:
+            room.complain(running.values())
+        for reference in done:
+            yield from _results(reference, running.pop(reference))
+
+
+def _results(reference: Any, job: Job) -> Iterator[Result]:
+    ray = _ray()
+    try:
+        outcome = node.Outcome(*ray.get(reference))
+    except ray.exceptions.RayTaskError:
+        raise  # nothing that a method does: an error of ours
+    except ray.exceptions.RayError as error:
+        yield from lost(job, f"the node that ran it was lost, {RETRIES + 1} times ({type(error).__name__})")
+        return
+    if outcome.unfit:
+        raise InputError(f"{outcome.unfit} Results that were stored are kept.")
+    if outcome.results is None:
+        yield from lost(job)
+    else:
+        yield from pickle.loads(outcome.results)  # noqa: S301 - by our own code on a node of the user's
+
+
+def _task() -> Any:
+    """The remote function. Being local it travels as code, so it finds the package where that is not installed."""
+
+    def on_node(root: str, own: bytes, shared: bytes, expected: dict[str, str]) -> Any:
+        import importlib.util
+        import runpy
+        import sys
+        from pathlib import Path
+
+        if "xshot_bench" not in sys.modules:
+            program = Path(root, "run_bench.py")
+            if not program.is_file():
+                found = importlib.util.find_spec("xshot_bench")
+                if found is None or found.origin is None:
+                    import socket
+
+                    return None, f"node {socket.gethostname()} has no xshot_bench: neither {root} nor installed."
+                program = Path(found.origin).with_name("run_bench.py")
+            runpy.run_path(str(program), run_name="__mp_main__")  # which binds the package to its folder
+            sys.modules["__main__"].__file__ = str(program)  # so processes that are started from here do as well
+        from xshot_bench.benchmarks.executors import node
+
+        return tuple(node.serve(own, shared, expected))
+
+    return _ray().remote(max_retries=RETRIES)(on_node)
+
+
+class _Sender:
+    """Makes a task's arguments; what many jobs share is put into the cluster once."""
+
+    def __init__(self) -> None:
+        self._expected = _ray().put(node.installation())
+        self._shared: dict[bytes, Any] = {}
+
+    def arguments(self, job: Job) -> tuple[Any, ...]:
+        own, shared = node.packed(job)
+        if shared not in self._shared:
+            self._shared[shared] = _ray().put(shared)
+        return str(node.ROOT), own, self._shared[shared], self._expected
+
+
+class _Room:
+    """How many jobs may be out: as many as ``most`` says, or some for each core that there is now."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._cores, self._looked, self._told = most, 0.0, -EVERY, False
+
+    def now(self) -> int:
+        if time.monotonic() - self._looked >= EVERY:
+            self._cores = sum(node.get("CPU", 0) for node in _nodes())
+            self._looked = time.monotonic()
+        return self._most or max(int(AHEAD * self._cores), 1)
+
+    def complain(self, jobs: Iterable[Job]) -> None:
+        """Say once that jobs wait for a node that is gone."""
+        nodes = _nodes()
+        if not self._told and not any(_fits(_demand(job), nodes) for job in jobs):
+            self._told = True
+            logger.warning("no node of the Ray cluster is left that could run what is to run: waiting for one to join")
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has."""
+    return [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+
+
+def _fits(demand: dict[str, float], nodes: Sequence[dict[str, float]]) -> bool:
+    keys = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+    return any(all(node.get(keys[name], 0) >= amount for name, amount in demand.items()) for node in nodes)
+
+
+def _demand(job: Job) -> dict[str, float]:
+    """What Ray is to keep free for a job."""
+    needs = _resources(job.variant.plugin, job.plugins)
+    demand = {"num_cpus": needs.num_cpus, "memory": needs.memory}
+    return demand | ({"num_gpus": needs.num_gpus} if job.device.startswith("cuda") else {})
+
+
+@lru_cache
+def _resources(method: str, plugins: tuple[Path, ...]) -> Resources:
+    return cast("type[Method]", Registry(plugins).load("method", method)).resources
+
+
+def _answers(address: str) -> None:
+    """Raise unless the address is one that we take, and something answers there; Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, port = address.rpartition(":")[::2]
+    if not re.fullmatch(r"\d{1,5}", port) or "/" in host or not host:
+        raise ValueError("expected auto or HOST:PORT (Ray Client's ray:// is not taken).")
+    if host in ("localhost", "127.0.0.1"):
+        host = _ray().util.get_node_ip_address()  # which Ray takes in its place
+    socket.create_connection((host, int(port)), WITHIN).close()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--executor ray needs Ray. Install it with the extra: pip install -e '.[cluster]'") from None
+    return ray
