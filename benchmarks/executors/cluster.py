@@ -1,6 +1,6 @@
 """Cells on a Ray cluster. Nodes compute; this process alone sends jobs out, and gets their results.
 
-A job that is lost with its node is sent to another one by Ray. Few are sent ahead of those that run, so nodes that come
+A job that is lost with its node is sent to another one. Few are sent ahead of those that run, so nodes that come
 later get their share.
 """
 
@@ -15,7 +15,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 AHEAD = 2  # jobs that are sent out for each core: one runs, one waits for it
 EVERY = 5.0  # seconds between looks at what nodes there are
-RETRIES = 3  # nodes that a job may lose before it counts as what kills them
+RETRIES = 3  # times that a job may be lost with its node; once more, and it counts as what kills them
 WITHIN = 10.0  # seconds in which an address answers
 
 
@@ -53,11 +54,9 @@ def connected(address: str, jobs: Sequence[Job]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, handler)
     try:
-        for demand in {tuple(_demand(job).items()) for job in jobs}:
-            if not _fits(dict(demand), _nodes()):
-                asked = ", ".join(f"{name}={amount:g}" for name, amount in demand)
-                raise InputError(f"no node of the Ray cluster has what a method of this run asks for: {asked}.")
-        yield
+        _check_demands(jobs)
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # where Ray tells what happens to nodes
+            yield
     finally:
         ray.shutdown()
 
@@ -65,41 +64,81 @@ def connected(address: str, jobs: Sequence[Job]) -> Iterator[None]:
 def execute(jobs: Sequence[Job], most: int = 0) -> Generator[Result, None, None]:
     """Results as they come, of ``most`` jobs at once (0: of as many as there is room for).
 
-    A job whose method kills its process twice has failed, as has one that loses `RETRIES` nodes more than once each;
-    a node that lacks something or has other code is an `InputError`.
+    A job has failed whose method ends its process twice, or that is lost with a node more than `RETRIES` times. A node
+    that lacks something or has other code is an `InputError`.
     """
-    ray = _ray()
-    task, sender, room = _task(), _Sender(), _Room(most)
-    waiting = deque(jobs)
-    running: dict[Any, Job] = {}
-    while waiting or running:
-        while waiting and len(running) < room.now():
-            job = waiting.popleft()
-            running[task.options(**_demand(job)).remote(*sender.arguments(job))] = job
-        done, _ = ray.wait(list(running), timeout=EVERY)
-        if done:  # with all others that are
-            done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+    yield from _Run(jobs, most).results()
+
+
+class _Run:
+    """The jobs that wait, and those that are out."""
+
+    def __init__(self, jobs: Sequence[Job], most: int) -> None:
+        self._ray, self._task, self._sender, self._room = _ray(), _task(), _Sender(), _Room(most)
+        self._waiting = deque(_Sent(job) for job in jobs)
+        self._out: dict[Any, _Sent] = {}
+        self._told = False
+
+    def results(self) -> Iterator[Result]:
+        while self._waiting or self._out:
+            while self._waiting and len(self._out) < self._room.now():
+                sent = self._waiting.popleft()
+                reference = self._task.options(**_demand(sent.job)).remote(*self._sender.arguments(sent.job))
+                self._out[reference] = sent
+            done, _ = self._ray.wait(list(self._out), timeout=EVERY)
+            if done:  # with all others that are
+                done, _ = self._ray.wait(list(self._out), num_returns=len(self._out), timeout=0)
+            else:
+                self._room.complain([sent.job for sent in self._out.values()])
+            for reference in done:
+                yield from self._results(reference, self._out.pop(reference))
+
+    def _results(self, reference: Any, sent: _Sent) -> Iterator[Result]:
+        try:
+            outcome = node.Outcome(*self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError:
+            raise  # nothing that a method does: an error of ours
+        except self._ray.exceptions.RayError as error:
+            yield from self._lost(sent, type(error).__name__)
+            return
+        if outcome.unfit:
+            raise InputError(f"{outcome.unfit} Results that were stored are kept.")
+        if outcome.results is None:
+            yield from lost(sent.job)
         else:
-            room.complain(running.values())
-        for reference in done:
-            yield from _results(reference, running.pop(reference))
+            yield from pickle.loads(outcome.results)  # noqa: S301 - by our own code on a node of the user's
+
+    def _lost(self, sent: _Sent, how: str) -> Iterator[Result]:
+        """With its node: it goes out again, first of all."""
+        if not self._told:
+            self._told = True
+            logger.warning("a node of the Ray cluster, or Ray's worker there, was lost: its cells run again elsewhere")
+        sent.lost += 1
+        if sent.lost > RETRIES:
+            yield from lost(sent.job, f"the node that ran it was lost, {sent.lost} times ({how})")
+        else:
+            self._waiting.appendleft(sent)
 
 
-def _results(reference: Any, job: Job) -> Iterator[Result]:
-    ray = _ray()
-    try:
-        outcome = node.Outcome(*ray.get(reference))
-    except ray.exceptions.RayTaskError:
-        raise  # nothing that a method does: an error of ours
-    except ray.exceptions.RayError as error:
-        yield from lost(job, f"the node that ran it was lost, {RETRIES + 1} times ({type(error).__name__})")
-        return
-    if outcome.unfit:
-        raise InputError(f"{outcome.unfit} Results that were stored are kept.")
-    if outcome.results is None:
-        yield from lost(job)
-    else:
-        yield from pickle.loads(outcome.results)  # noqa: S301 - by our own code on a node of the user's
+@dataclass
+class _Sent:
+    """A job, and how often it was lost with a node."""
+
+    job: Job
+    lost: int = 0
+
+
+def _check_demands(jobs: Sequence[Job]) -> None:
+    task, nodes = _task(), _nodes()
+    for method, job in {job.variant.plugin: job for job in jobs}.items():
+        try:
+            demand = _demand(job)
+            task.options(**demand)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"the method {method!r} declares resources that Ray does not take: {error}") from None
+        if not _fits(demand, nodes):
+            asked = ", ".join(f"{name}={amount:g}" for name, amount in demand.items())
+            raise InputError(f"no node of the Ray cluster has what the method {method!r} asks for: {asked}.")
 
 
 def _task() -> Any:
@@ -126,7 +165,7 @@ def _task() -> Any:
 
         return tuple(node.serve(own, shared, expected))
 
-    return _ray().remote(max_retries=RETRIES)(on_node)
+    return _ray().remote(max_retries=0)(on_node)  # it is sent again by us, so that we can tell
 
 
 class _Sender:
