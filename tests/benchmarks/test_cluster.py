@@ -36,7 +36,7 @@ class Slow(EmbeddingMethod):
         with suppress(OSError):  # one cell hangs, on another node than the test says
             hang = Path(__file__).with_name("hang")
             if os.environ.get("RAY_RAYLET_PID") not in (None, hang.read_text()):
-                hang.rename(hang.with_name("hangs"))
+                hang.rename(hang.with_name(f"hangs on {os.environ.get('RAY_RAYLET_PID')}"))
                 time.sleep(600)
         time.sleep(1)
     def embed(self, x, modality):
@@ -154,10 +154,11 @@ def test_every_executor_gives_the_same_records(bench, three_nodes, tmp_path):
 def test_a_node_that_is_killed_in_mid_run_changes_nothing(three_nodes, grid, undisturbed):
     (grid.folder / "hang").write_text(str(raylet(three_nodes.head_node)))
     process = grid.start("--executor", "ray", "--address", three_nodes.address)
-    until((grid.folder / "hangs").exists)
+    hangs = until(lambda: next(grid.folder.glob("hangs on *"), None))
     until(lambda: len(list(grid.cells.glob("*.json"))) >= 2)
     workers = {raylet(node): node for node in three_nodes.worker_nodes}
-    doomed, _, hung = [begun for begun in grid.log() if begun[0] in workers][0]
+    doomed = int(hangs.name.split()[-1])
+    hung = [cell for where, _, cell in grid.log() if where == doomed][-1]
     for one in (*psutil.Process(doomed).children(recursive=True), psutil.Process(doomed)):
         one.kill()
     code, rows, err = ended(process)
