@@ -35,7 +35,9 @@ RESULTS = click.option(
 PLUGINS = click.option(
     "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A Python file of yours with a method."
 )
-COMPUTING = ("jobs", "cell_timeout", "cell_memory", "force", "dry_run", "style", "ladder", "version")
+COMPUTING = (  # options of a run that a report has not
+    "jobs", "executor", "address", "cell_timeout", "cell_memory", "force", "dry_run", "style", "ladder", "version",
+)  # fmt: skip
 MLFLOW = click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite in the results folder]")
 
 
@@ -122,6 +124,10 @@ class _BatchSize(click.ParamType):
 @click.option("--jobs", type=click.IntRange(1), help="Cells at once. [default: the cores there are; 1 on a GPU]")
 @click.option("--cell-timeout", type=DURATION, help="A cell that takes longer fails: 90, 5m. [default: no limit]")
 @click.option("--cell-memory", type=SIZE, help="A cell that holds more fails: 4G. [default: no limit]")
+@click.option(
+    "--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where cells run."
+)
+@click.option("--address", metavar="auto|HOST:PORT", default="auto", show_default=True, help="Of the Ray cluster.")
 @click.option("--force", is_flag=True, help="Run cells again that are done.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and stop.")
 @click.option(

@@ -16,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
-from xshot_bench.benchmarks.executors import Placement
+from xshot_bench.benchmarks.executors import Placement, ready
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
@@ -73,16 +73,12 @@ class Invocation:
             wanted=wanted,
             batch_size=options["batch_size"],
         )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return cls(
             suite=Suite.from_options(chosen, options["suite"]),
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            placement=Placement(
-                options["jobs"] or (cores if device == "cpu" else 1),
-                Limits(options.get("cell_timeout"), options.get("cell_memory")),
-            ),
+            placement=_placement(options, device),
             mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
             force=options["force"],
             tune=options["tune"],
@@ -113,7 +109,8 @@ def main(options: Mapping[str, Any]) -> int:
     with call.store.writing():
         call = call.tuned()
         plan = call.plan()
-        comparison, tracker = run_suite(call, plan, Progress())
+        with ready(call.placement, plan.jobs):
+            comparison, tracker = run_suite(call, plan, Progress())
     _show(comparison, options["style"], options["ladder"])
     _say_where(call, tracker)
     return 1 if any(row.failed for row in comparison.rows) else 0
@@ -240,6 +237,16 @@ def _roots(texts: Sequence[str]) -> dict[str, Path]:
     return roots
 
 
+def _placement(options: Mapping[str, Any], device: str) -> Placement:
+    limits = Limits(options["cell_timeout"], options["cell_memory"])
+    if options["executor"] == "ray":
+        if ":" in device:
+            raise InputError(f"--device {device}: with --executor ray, Ray chooses which GPU. Give --device cuda.")
+        return Placement(options["jobs"] or 0, limits, "ray", options["address"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Placement(options["jobs"] or (cores if device == "cpu" else 1), limits)
+
+
 def _device(name: str) -> str:
     import torch
 
@@ -262,7 +269,10 @@ def _forecast(call: Invocation, plan: Plan) -> str:
     elif left is None:
         time = f"{todo} to compute, no earlier times of all these methods"
     else:
-        time = f"{todo} to compute, about {left / workers:.0f} s with {workers} at once"
+        at_once = (
+            f"with {workers} at once" if workers else "with one at once, the less the more the cluster has room for"
+        )
+        time = f"{todo} to compute, about {left / (workers or 1):.0f} s {at_once}"
     encode = [m.name for m in plan.materials if not m.encoded]
     more = f"; features of {', '.join(encode)} are to be encoded first" if encode else ""
     more += f". First each method is tuned on each dataset, {TRIALS} trials at most" if call.tune else ""

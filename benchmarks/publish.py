@@ -25,7 +25,8 @@ PAGE = "report.html"
 
 def report(options: Mapping[str, Any]) -> int:
     """Write the page, and the figures as files; says where they are and returns 0."""
-    call = Invocation.from_options({"force": False, "jobs": 1} | dict(options))
+    nothing_runs = {"force": False, "jobs": 1, "executor": "local", "cell_timeout": None, "cell_memory": None}
+    call = Invocation.from_options(nothing_runs | dict(options))
     for place in (options["to"], options["figures"]):
         if place and not place.absolute().parent.is_dir():
             raise InputError(f"there is no folder {place.absolute().parent} to write {place.name} to.")

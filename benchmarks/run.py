@@ -57,8 +57,8 @@ def run_job(job: Job) -> list[Result]:
     return [_run_one(job, cell) for cell in job.cells]
 
 
-def lost(job: Job, reason: str = "the process that ran it was killed (out of memory, or a crash)") -> Iterator[Result]:
-    """The results of a job whose process died under it."""
+def lost(job: Job, reason: str) -> Iterator[Result]:
+    """The results of a job that was not finished, for that reason."""
     for cell in job.cells:
         yield _unfinished(job, cell, "failed", reason, "")
 

@@ -23,7 +23,7 @@ def run_jobs(jobs: Sequence[Job], placement: Placement, store: Store, tracker: T
     """
     forecast = Forecast(store.records() if jobs else ())
     left = forecast.total(jobs)
-    if left is not None and left < QUICK:
+    if left is not None and left < QUICK and placement.executor == "local":
         placement = replace(placement, workers=1)
     with closing(execute(forecast.longest_first(jobs), placement)) as results:
         for result in results:

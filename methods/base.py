@@ -48,6 +48,7 @@ __all__ = [
     "Pairs",
     "PosteriorMethod",
     "Raw",
+    "Resources",
     "Scoring",
     "Task",
     "Towers",
@@ -60,6 +61,20 @@ Need = Literal["joint", "class_text", "tokens", "source", "towers", "pixels"]
 
 class Declined(Exception):
     """A method cannot take this task, for the reason given; the table shows it as declined, not as failed."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one cell of a method takes of a machine. Only the executor ``ray`` reads it, to place cells.
+
+    num_cpus: cores; a cell computes with one thread, so more are for methods that start processes of their own.
+    num_gpus: may be a fraction, 0.25 where four cells fit on one; counts with ``--device cuda`` alone.
+    memory: bytes, 0 for no claim.
+    """
+
+    num_cpus: float = 1
+    num_gpus: float = 1
+    memory: int = 0
 
 
 @dataclass_transform(kw_only_default=True)
@@ -80,6 +95,7 @@ class Method(ABC):
     search: parameter -> the values that tuning may choose from, the default among them (benchmarks/tune.py). Every
         method gets the same number of trials, so put in what matters most.
     stack: True if ``fit_many`` trains several draws faster together than one by one on a GPU.
+    resources: what a cell takes of a machine of a Ray cluster, e.g. ``Resources(num_gpus=0.25, memory=4 << 30)``.
 
     Keep what is learnt as tensors, numbers, strings, and tuples, lists, dicts and objects of your own classes made of
     these: then ``save`` and ``load`` work.
@@ -90,6 +106,7 @@ class Method(ABC):
     components: ClassVar[tuple[str, ...]] = ()
     search: ClassVar[Mapping[str, Sequence[Any]]] = {}
     stack: ClassVar[bool] = False
+    resources: ClassVar[Resources] = Resources()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

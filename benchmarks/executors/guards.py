@@ -1,4 +1,4 @@
-"""Guardians: each runs jobs in a child of its own, and kills it with all that it started where that must be.
+"""Guardians: each runs tasks in a child of its own, and kills it with all that it started where that must be.
 
     the run ── nursery ─┬─ guardian ── child, where methods run ── what they start
                         └─ guardian ── child …
@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -28,7 +28,7 @@ from xshot_bench.benchmarks.executors import trees
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.executors.threads import one_thread
 from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.run import Job, one_line, run_job
+from xshot_bench.benchmarks.run import one_line
 
 FORKS = sys.platform == "linux"  # elsewhere libraries do not take it well
 CONTEXT = get_context("fork") if FORKS else get_context("spawn")
@@ -38,10 +38,13 @@ GENTLY = 2.0  # seconds that an idle child has to end by itself
 
 @dataclass(frozen=True)
 class Lost:
-    """A job that has no results, and why. killed: from outside, so that it may have been innocent."""
+    """A task that returned nothing, and why. killed: from outside, so that it may have been innocent."""
 
     reason: str
     killed: bool = False
+
+
+Task = Callable[[], object]  # picklable, as is what it returns
 
 
 @contextmanager
@@ -61,13 +64,13 @@ def guardians(count: int, limits: Limits) -> Iterator[list[Connection]]:
         nursery.join()
 
 
-def ask(pipe: Connection, job: Job) -> None:
-    """Give an idle guardian a job. OSError where the guardian has ended."""
-    pipe.send((len(job.cells), pickle.dumps(job)))
+def ask(pipe: Connection, task: Task, cells: int) -> None:
+    """Give an idle guardian a task that takes as long as so many cells may. OSError where the guardian has ended."""
+    pipe.send((cells, pickle.dumps(task)))
 
 
 def answer(pipe: Connection) -> bytes:
-    """What a guardian sends when its job has ended; EOFError or OSError where the guardian has ended."""
+    """What a task returned, or a `Lost`, pickled; EOFError or OSError where the guardian has ended."""
     return pipe.recv_bytes()
 
 
@@ -107,12 +110,12 @@ class _Guardian:
         self.pipe, self.limits = pipe, limits
         self.child: _Child | None = None
 
-    def outcome(self, cells: int, job: bytes) -> bytes:
-        """The results of a job, or a `Lost`, pickled. What goes wrong in a used child is tried again in a fresh one."""
+    def outcome(self, cells: int, task: bytes) -> bytes:
+        """What a task returns, or a `Lost`, pickled. What goes wrong in a used child is tried again in a fresh one."""
         while True:
             fresh = self.child is None
             self.child = self.child or _Child(self.pipe)
-            found = self._outcome(self.child, cells, job)
+            found = self._outcome(self.child, cells, task)
             if isinstance(found, bytes):
                 return found
             self.end()
@@ -133,10 +136,10 @@ class _Guardian:
             trees.kill(self.child.process)
             self.child = None
 
-    def _outcome(self, child: _Child, cells: int, job: bytes) -> bytes | Lost:
+    def _outcome(self, child: _Child, cells: int, task: bytes) -> bytes | Lost:
         started = time.monotonic()
         with suppress(OSError):  # it has ended meanwhile
-            child.pipe.send_bytes(job)
+            child.pipe.send_bytes(task)
         while True:
             ready = wait([child.pipe, self.pipe], LOOK if self.limits else 1.0)
             if self.pipe in ready:  # nothing is sent while a job runs: it is closed
@@ -207,9 +210,9 @@ def _work(pipe: Connection, guardian: int, inherited: Sequence[int]) -> None:
             pipe.send((threading.active_count() <= threads, found))
 
 
-def _results(job: bytes) -> bytes:
+def _results(task: bytes) -> bytes:
     try:
-        return pickle.dumps(run_job(pickle.loads(job)))  # noqa: S301 - from the run itself
+        return pickle.dumps(pickle.loads(task)())  # noqa: S301 - from the run itself
     except BaseException as error:  # what no method should raise, or what results cannot hold
         return pickle.dumps(Lost(one_line(error)))
 

@@ -6,13 +6,14 @@ import pickle
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
 from xshot_bench.benchmarks.executors.guards import Lost, answer, ask, guardians
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.records import Result
-from xshot_bench.benchmarks.run import Job, lost
+from xshot_bench.benchmarks.run import Job, lost, run_job
 
 GONE = Lost("its process was killed with the one that watched it", killed=True)
 NOTHING = pickle.dumps(GONE)
@@ -42,7 +43,7 @@ def _run(jobs: Sequence[Job], workers: int, limits: Limits) -> Generator[Result,
                 while waiting and idle:
                     pipe, job = idle.pop(), waiting.popleft()
                     try:
-                        ask(pipe, job)
+                        ask(pipe, partial(run_job, job), len(job.cells))
                         running[pipe] = job
                     except OSError:
                         came.append((job, NOTHING))
