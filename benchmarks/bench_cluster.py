@@ -80,7 +80,7 @@ def measure(address: str, dataset: str) -> Cost:
     inputs = Inputs({}, False, default_cache(), "cpu", FeatureOptions())
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        placement = Placement(0, "ray", address)
+        placement = Placement(0, executor="ray", address=address)
         with store.writing():
             plan = make_plan(suite, Registry(), store, inputs)
             encode_missing(plan, inputs, lambda *_: None)
@@ -108,7 +108,7 @@ def measure(address: str, dataset: str) -> Cost:
 
 def projection(cost: Cost, cells: int, slots: int) -> list[tuple[str, ...]]:
     """For cells of some seconds: how long if nothing is lost, and with the driver, the start and the last cells."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for seconds in SECONDS:
         ideal = cells * seconds / slots
         took, without = (
