@@ -34,29 +34,29 @@ class ClipLora(EmbeddingMethod, PosteriorMethod):
         W ← W + (alpha/√rank)·B·A      A [rank,in] Kaiming-uniform, B [out,rank] at first 0, so it starts as zero-shot
 
     minimises the cross-entropy of images by the prompts' features, both through the updated towers. From the paper's
-    code: rank 2, alpha 1, the scale, dropout .25 at A's input, AdamW with decay .01 at a cosine rate, one template.
+    code: alpha 1, the scale, dropout .25 at A's input, AdamW with decay .01 at a cosine rate, one template.
 
     Ours: by default the text tower alone is updated, and images are the cached features, for a picture costs far more
     than a short text on a CPU; ``both`` is the paper's, on prepared pictures without augmentation, and declined where
     the image tower has no attention (lite0-minilm's is convolutional). Dropout's mask is drawn once a step, not for
-    each token. The paper takes 500 steps a shot at rate 2e-4; here they are few, and the rate is higher. It learns from
-    all labelled items, source classes too, at X = 0 as well; a step takes some classes, with one item of each where
-    that has to pass a tower.
+    each token. The paper takes 500 steps a shot at rank 2 and rate 2e-4; here they are few, and both are higher. It
+    learns from all labelled items, source classes too, at X = 0 as well; a step takes some classes, with one item of
+    each where that has to pass a tower.
     ``train_on = both`` learns from the items' texts as from images. Items are compared by ``cosine``, as the updates
     serve any text, or by class ``posterior``.
 
-    at_once: classes a step. The defaults are first guesses, not yet chosen by benchmarks/tune.py.
+    at_once: classes a step.
     """
 
     adapt: Literal["text", "image", "both"] = "text"
-    rank: int = 2
+    rank: int = 8
     alpha: float = 1.0
     dropout: float = 0.25
     train_on: Literal["both", "image"] = "both"
     score_by: Literal["cosine", "posterior"] = "cosine"
     steps: int = 30
     at_once: int = 16
-    rate: float = 3e-3
+    rate: float = 1e-2
     decay: float = 0.01
 
     needs: ClassVar = frozenset({"joint", "class_text", "towers"})

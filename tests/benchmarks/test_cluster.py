@@ -184,7 +184,8 @@ def test_a_node_that_joins_in_mid_run_is_used(three_nodes, grid, undisturbed):
 
 @pytest.mark.slow
 def test_a_method_that_kills_its_process_or_its_node_s_worker_fails_alone(three_nodes, grid):
-    deadly = "os.kill({1: os.getpid(), 2: os.getppid()}.get(task.seed, 0), 9) if task.seed in (1, 2) else None"
+    worker = "__import__('psutil').Process().parents()[2].pid"  # between are the guardian and the nursery
+    deadly = f"os.kill(os.getpid() if task.seed == 1 else {worker}, 9) if task.seed in (1, 2) else None"
     grid.plugin.write_text(SLOW.replace("time.sleep(1)", deadly))
     code, rows, err = grid.run("--executor", "ray", "--address", three_nodes.address, "--shots", "1")
     assert code == 1, err
@@ -195,6 +196,16 @@ def test_a_method_that_kills_its_process_or_its_node_s_worker_fails_alone(three_
     assert "was killed" in reasons[1] and "node that ran it was lost" in reasons[2]
     tries = [cell for _, _, cell in grid.log()]
     assert [tries.count(f"1/{draw}") for draw in range(6)] == [1, 2, 4, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_limits_are_kept_on_every_node(three_nodes, grid):
+    grid.plugin.write_text(SLOW.replace("time.sleep(1)", "time.sleep(600 if task.seed == 1 else 0)"))
+    code, rows, err = grid.run("--executor", "ray", "--address", three_nodes.address, "--cell-timeout", "15")
+    assert code == 1, err
+    assert [(row["method"], row["draws"], row["failed"]) for row in rows] == [("slow", 5, 1), ("clip", 6, 0)] * 2
+    assert err.count("took longer than --cell-timeout 15 s") == 2
+    until(lambda: not any(psutil.pid_exists(pid) for _, pid, cell in grid.log() if cell.endswith("/1")), 20)
 
 
 @pytest.mark.slow
