@@ -5,8 +5,9 @@ A cell computes with one thread on the CPU wherever it runs, so its numbers do n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -58,4 +59,6 @@ def _here(jobs: Sequence[Job]) -> Generator[Result, None, None]:
 
     one_thread()
     for job in jobs:
-        yield from run_job(job)
+        with redirect_stdout(sys.stderr):  # what methods print is no part of the table
+            results = run_job(job)
+        yield from results
