@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from xshot_bench.benchmarks.records import Record
+from xshot_bench.benchmarks.provenance import provenance
+from xshot_bench.benchmarks.records import Cell, Record, Result
 from xshot_bench.benchmarks.store import Store
+from xshot_bench.benchmarks.tracking import sync
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = [ROOT / "tests/plugins/colours.py", ROOT / "tests/plugins/misbehaved.py"]
@@ -158,3 +160,16 @@ def _seen(run: Run) -> Iterator[psutil.Process]:
             yield process
         except psutil.Error:
             continue
+
+
+def test_mlflow_is_told_of_a_cell_without_a_traceback(tmp_path):
+    """A process that was killed leaves none."""
+    cell = Cell(
+        method="m", parameters={}, code="c", dataset="d", encoder="e", features="f", split="s", gallery="test",
+        protocol="xshot/1", shots=1, draw=0,
+    )  # fmt: skip
+    store = Store(tmp_path / "results")
+    with store.writing():
+        record = store.add(Result(Record(cell=cell, status="failed", reason=TIMEOUT, provenance=provenance("cpu"))))
+        tracker = sync(store, f"sqlite:///{tmp_path / 'mlflow.db'}", [record])
+    assert (tracker.error, tracker.logged) == ("", 1)
