@@ -89,6 +89,7 @@ def _nurse(ends: Sequence[Connection], limits: Limits) -> None:
         end.close()
     for process in started:
         process.join()
+    os._exit(0)  # nothing is left to do; to take the libraries down would hold up the run's end
 
 
 def _guard(pipe: Connection, limits: Limits, inherited: Sequence[int]) -> None:
