@@ -249,9 +249,10 @@ def _do_not_sync() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        with suppress(sqlite3.DatabaseError):  # a damaged one is noticed, and told, when it is used
-            connection.execute("PRAGMA synchronous=OFF")
+    def connected(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            with suppress(sqlite3.DatabaseError):  # a damaged one is noticed, and told, when it is used
+                connection.execute("PRAGMA synchronous=OFF")
 
     event.listen(Engine, "connect", connected)
 
