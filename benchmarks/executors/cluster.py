@@ -98,8 +98,9 @@ class _Run:
     def _results(self, reference: Any, sent: _Sent) -> Iterator[Result]:
         try:
             outcome = node.Outcome(*self._ray.get(reference))
-        except self._ray.exceptions.RayTaskError:
-            raise  # nothing that a method does: an error of ours
+        except self._ray.exceptions.RayTaskError as error:  # as results that cannot be pickled
+            yield from lost(sent.job, f"its results did not come: {error.cause}".partition("\n")[0])
+            return
         except self._ray.exceptions.RayError as error:
             yield from self._lost(sent, type(error).__name__)
             return
