@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # whether or not this user has a token
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 psutil = pytest.importorskip("psutil")
 
