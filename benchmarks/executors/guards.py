@@ -27,8 +27,6 @@ from pathlib import Path
 from xshot_bench.benchmarks.executors import trees
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.executors.threads import one_thread
-from xshot_bench.benchmarks.provenance import provenance
-from xshot_bench.benchmarks.run import one_line
 
 FORKS = sys.platform == "linux"  # elsewhere libraries do not take it well
 CONTEXT = get_context("fork") if FORKS else get_context("spawn")
@@ -77,6 +75,9 @@ def answer(pipe: Connection) -> bytes:
 def _nurse(ends: Sequence[Connection], limits: Limits) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they come to the whole group; the run ends the guardians
         signal.signal(number, signal.SIG_IGN)
+    from xshot_bench.benchmarks import run  # noqa: F401 - for the children
+    from xshot_bench.benchmarks.provenance import provenance
+
     one_thread()
     provenance("cpu")  # found out once for all
     started = [
@@ -212,6 +213,8 @@ def _work(pipe: Connection, guardian: int, inherited: Sequence[int]) -> None:
 
 
 def _results(task: bytes) -> bytes:
+    from xshot_bench.benchmarks.run import one_line
+
     try:
         return pickle.dumps(pickle.loads(task)())  # noqa: S301 - from the run itself
     except BaseException as error:  # what no method should raise, or what results cannot hold
