@@ -13,6 +13,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record, Result
 
 logger = logging.getLogger(__name__)
+
+TEMPORARY = r"\..+\.[a-z0-9_]{8}"  # how `write_atomically` calls a file until it is whole
 
 
 class Store:
@@ -59,6 +62,7 @@ class Store:
         except OSError as error:
             raise self._unwritable(error) from error
         self._held = True
+        self._sweep()
         try:
             yield
         finally:
@@ -140,6 +144,13 @@ class Store:
             kept = path.with_suffix(".json.damaged")
             path.replace(kept)
             logger.warning("the damaged record is kept as %s", kept)
+
+    def _sweep(self) -> None:
+        """Remove what writes left that were killed in their midst."""
+        for place in ("cells", "splits", "invocations"):
+            for path in (self.folder / place).rglob(".*"):
+                if re.fullmatch(TEMPORARY, path.name):
+                    path.unlink(missing_ok=True)
 
     def _clear_if_empty(self) -> None:
         with suppress(OSError):  # the first folder that holds something ends it
