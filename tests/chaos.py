@@ -193,8 +193,8 @@ class Round:
     def __init__(self, world: World, seed: int, number: int) -> None:
         self.world, self.rng = world, Random(f"{seed}/{number}")
         self.folder = world.work / f"round{number}"
-        self.jobs = self.rng.choice((1, 1, 1, 2))
-        self.anew = self.rng.random() < 0.2
+        self.jobs = self.rng.choice((1, 1, 1, 1, 2))
+        self.anew = self.rng.random() < 0.12
         possible = [blow for blow in BLOWS if blow != "clock" or FAKETIME]
         self.blows = [self.rng.choice(possible) for _ in range(self.rng.choice((1, 1, 2, 3)))]
         self.nobody = "read-only" in self.blows and os.geteuid() == 0  # who may not be allowed to start our Python

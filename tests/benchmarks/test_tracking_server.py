@@ -284,12 +284,12 @@ def test_ctrl_c_does_not_wait_for_a_slow_server(proxy, colour_folder, tmp_path, 
     plugin = tmp_path / "waiting.py"
     plugin.write_text(WAITING.format(seed=2, file=str(tmp_path / "go")))
     asked = ["--methods", "waiting,clip", "--plugin", str(plugin), "--shots", "1", "--draws", "4"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it, and we too
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run_bench.py"), "--jobs", "1", *asked, "--datasets", "manifest", "--root",
          str(colour_folder), "--encoder", "colours", "--plugin", str(ROOT / "tests/plugins/colours.py"), "--results",
          str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--mlflow-uri", proxy.uri],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )  # fmt: skip
     end = time.monotonic() + 120
     while time.monotonic() < end and len(list((tmp_path / "results/cells").glob("*.json"))) < 2:
@@ -325,4 +325,4 @@ def test_a_server_on_a_full_disk_costs_nothing(bench, tmp_path, caplog, complete
     finally:
         if server:
             server.kill()
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "-l", disk], check=True)
