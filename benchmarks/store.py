@@ -4,6 +4,7 @@ results/cells/<digest>.json               the record; a cell counts as run when 
 results/cells/<digest>.<sha>.parquet      AP and first items of every query, written before the record
 results/cells/<digest>.traceback.txt      of a failed cell
 results/splits/<digest>.json              the splits that were used
+results/id                                what this folder is known by in MLflow
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import logging
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -98,6 +100,17 @@ class Store:
             kept = b""
         if kept != content.encode():
             self.write(path, content.encode())
+
+    def identity(self) -> str:
+        """16 hex digits that no other folder has, on no machine, and that move with it. Made inside ``writing()``."""
+        path = self.folder / "id"
+        with suppress(OSError):
+            kept = path.read_bytes().decode("ascii", "replace")
+            if re.fullmatch("[0-9a-f]{16}", kept):
+                return kept
+        made = secrets.token_hex(8)
+        self.write(path, made.encode())
+        return made
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file of this folder so that it is whole or not there; `InputError` where that cannot be."""

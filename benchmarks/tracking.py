@@ -50,8 +50,7 @@ class Tracker:
         self.logged = 0
         self._link = Link(uri, self._warn if warn else lambda _: None)
         self._invocations = Invocations(store)
-        self._identity = hashlib.sha256(str(store.folder.resolve()).encode()).hexdigest()[:16]
-        self._experiment = ""
+        self._identity = self._experiment = ""
         self._cells: dict[str, _Run] = {}  # by cell digest
         self._parents: dict[str, _Run] = {}  # by invocation
         self._owner: dict[str, str] = {}  # cell digest -> the first invocation that it belongs to
@@ -118,6 +117,7 @@ class Tracker:
         if self._experiment:
             return
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._identity = self.store.identity()
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             place = (self.store.folder.resolve() / "mlartifacts").as_uri() if self._link.local else None

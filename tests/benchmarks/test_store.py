@@ -163,6 +163,16 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_known_by_an_id_of_its_own_that_moves_with_it(store, tmp_path):
+    with store.writing(), Store(tmp_path / "other").writing():
+        known = store.identity()
+        assert known == store.identity() != Store(tmp_path / "other").identity()
+    store.folder.rename(tmp_path / "moved")
+    assert Store(tmp_path / "moved").identity() == known
+    (tmp_path / "moved/id").write_bytes(b"\xff" * 16)
+    assert Store(tmp_path / "moved").identity() != known
+
+
 def test_what_a_killed_write_left_is_removed_by_the_next_run_and_nothing_else(store):
     with store.writing():
         store.add(make_result())

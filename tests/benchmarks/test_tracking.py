@@ -158,6 +158,18 @@ def test_sync_takes_away_what_the_store_has_no_more(bench, uri, tmp_path):
     assert not runs(uri, "invocation") and len(runs(uri, "cell")) == 3
 
 
+def test_a_folder_of_the_same_name_on_another_machine_is_left_alone(bench, uri, tmp_path):
+    """Two machines with one server: what one has is not taken for the other's."""
+    results = tmp_path / "results"
+    bench(*ASK, "--mlflow-uri", uri)
+    results.rename(tmp_path / "theirs")
+    bench("--methods", "clip", "--shots", "1", "--draws", "2", "--mlflow-uri", uri)
+    bench("sync", "--results", str(results), "--mlflow-uri", uri, data=False)
+    assert len(runs(uri, "cell")) == 6 and len(runs(uri, "invocation")) == 2
+    moved = bench("sync", "--results", str(tmp_path / "theirs"), "--mlflow-uri", uri, data=False)
+    assert "0 of 4 records were new" in moved.out
+
+
 def test_parents_children_and_tables_are_found_by_mlflows_own_functions(bench, uri, tmp_path):
     bench(*ASK, "--mlflow-uri", uri)
     mlflow.set_tracking_uri(uri)

@@ -6,13 +6,13 @@ limits of time.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,11 +73,11 @@ def completed(bench, tmp_path, undisturbed) -> Callable[[str], None]:
 
     def check(uri: str) -> None:
         results = tmp_path / "results"
-        identity = hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:16]
         sync = ("sync", "--results", str(results), "--mlflow-uri")
         for place in (uri, undisturbed):
             called = bench(*sync, place, data=False)
             assert called.code == 0, called.err
+        identity = Store(results).identity()
         wanted, found = everything(undisturbed, identity), everything(uri, identity)
         assert len(wanted) == len(Store(results).records()) + 1 and {run["status"] for run in wanted} == {"FINISHED"}
         assert found == wanted
@@ -214,6 +214,22 @@ def test_what_is_wrong_is_said_in_words(uri, said, impatient):
     assert len(told) == 1 and said in told[0] and "\n" not in told[0]
 
 
+def test_what_waits_for_a_slow_server_takes_little_memory_and_does_not_keep_the_run():
+    stuck, link = threading.Event(), Link("http://127.0.0.1:9", lambda _: None)
+    link.do(lambda: stuck.wait(60) and None)
+    record = object()
+    tracemalloc.start()
+    for _ in range(30_000):
+        link.do(lambda: record and None)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 10e6
+    start = time.monotonic()
+    link.finish(0.1)
+    assert time.monotonic() - start < 5 and "it is too slow" in link.error
+    stuck.set()
+
+
 def test_a_password_is_not_shown():
     assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert shown("http://host:5000") == "http://host:5000"
@@ -222,6 +238,7 @@ def test_a_password_is_not_shown():
 
 WAITING = """
 import time
+import tracemalloc
 from pathlib import Path
 from xshot_bench.methods.base import EmbeddingMethod
 
