@@ -163,7 +163,8 @@ class Store:
         for place in ("cells", "splits", "invocations"):
             for path in (self.folder / place).rglob(".*"):
                 if re.fullmatch(TEMPORARY, path.name):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
 
     def _clear_if_empty(self) -> None:
         with suppress(OSError):  # the first folder that holds something ends it

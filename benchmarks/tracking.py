@@ -102,8 +102,8 @@ class Tracker:
         self._link.finish()
 
     def _warn(self, reason: str) -> None:
-        kept = f"Results are kept in {self.store.folder}; `run_bench.py sync` logs them later."
-        logger.warning(f"MLflow at %s cannot be used: %s {kept}", self.uri, reason)
+        later = f"run_bench.py sync --results {self.store.folder} --mlflow-uri {self.uri}"
+        logger.warning(f"MLflow at %s cannot be used: %s No result is lost; `{later}` logs it later.", self.uri, reason)
 
     def _open(self, invoked: Invoked) -> None:
         self._connect()

@@ -9,7 +9,7 @@ import pytest
 CHAOS = Path(__file__).parent / "chaos.py"
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_disturbed_runs_lose_nothing(tmp_path, rounds):
     command = [sys.executable, str(CHAOS), "--rounds", str(rounds), "--seed", "7", "--work", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
