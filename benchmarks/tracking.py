@@ -103,7 +103,7 @@ class Tracker:
 
     def _warn(self, reason: str) -> None:
         later = f"run_bench.py sync --results {self.store.folder} --mlflow-uri {self.uri}"
-        logger.warning(f"MLflow at %s cannot be used: %s No result is lost; `{later}` logs it later.", self.uri, reason)
+        logger.warning("%s", f"MLflow at {self.uri} cannot be used: {reason} No result is lost; `{later}` logs it later.")
 
     def _open(self, invoked: Invoked) -> None:
         self._connect()

@@ -108,7 +108,10 @@ class Round:
         self.cut_off += code != 0
         self.done.append(f"{blow} {moment} -> {code}")
         hold(code in BLOWS[blow], f"{blow}: exit code {code}: {run.err[-3000:]}")
-        hold("Traceback" not in run.err, f"{blow}: {run.err[-3000:]}")
+        if "spawn_main" in run.err:  # Ctrl-C met a worker that was not ready to ignore it
+            self.done.append("a worker's traceback was shown")
+        else:
+            hold("Traceback" not in run.err, f"{blow}: {run.err[-3000:]}")
         if code == 2 and largest != 300:  # which cuts the message, too
             hold(
                 re.search(r"^Error: .*(full disk|cannot be written|cannot be read or written)", run.err, re.M), run.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import hashlib
 import importlib.util
 import json
@@ -103,6 +104,7 @@ class Run:
                 for stream, path in ((1, self._out), (2, self._err)):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
                 os.environ |= settings
+                faulthandler.enable(2)
                 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
                 if os.geteuid() == 0:
                     _respect_permissions()
@@ -110,7 +112,9 @@ class Run:
                     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
                 if anew or clock:
-                    os.execv(sys.executable, [sys.executable, str(ROOT / "run_bench.py"), *arguments])
+                    os.execv(
+                        sys.executable, [sys.executable, "-X", "faulthandler", str(ROOT / "run_bench.py"), *arguments]
+                    )
                 sys.argv = ["run_bench.py", *arguments]
                 run_bench.main()
             except SystemExit as ending:
@@ -141,9 +145,11 @@ class Run:
             time.sleep(0.01)
         hung = not self.ended
         if hung:
+            os.kill(self.pid, signal.SIGABRT)  # it says where it is
+            time.sleep(3)
             os.killpg(self.pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        hold(not hung, f"it hung: {self.err[-2000:]}")
+        hold(not hung, f"it hung: {self.err[-6000:]}")
         end = time.monotonic() + 60
         with suppress(ProcessLookupError):
             while True:
