@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -55,6 +56,8 @@ class Link:
                 os.environ.setdefault(name, value)
             from mlflow import MlflowClient
 
+            if self.local:
+                _make_database(Path(self.uri.removeprefix("sqlite:///")))
             self._client = MlflowClient(tracking_uri=self.uri)
         return self._client
 
@@ -88,6 +91,19 @@ class Link:
         if not self.error:
             self.error = reason
             self._failed(reason)
+
+
+def _make_database(path: Path) -> None:
+    """Make a database that is not there under another name first: a run that is killed in it leaves none half made."""
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    fresh = path.with_name(f"{path.name}.new")
+    for left in (fresh, path.with_name(f"{fresh.name}-journal")):
+        left.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{fresh}").search_experiments()
+    fresh.replace(path)
 
 
 def checked_uri(uri: str) -> str:

@@ -103,7 +103,8 @@ class Tracker:
 
     def _warn(self, reason: str) -> None:
         later = f"run_bench.py sync --results {self.store.folder} --mlflow-uri {self.uri}"
-        logger.warning("%s", f"MLflow at {self.uri} cannot be used: {reason} No result is lost; `{later}` logs it later.")
+        kept = f"No result is lost; `{later}` logs it later."
+        logger.warning("MLflow at %s cannot be used: %s %s", self.uri, reason, kept)
 
     def _open(self, invoked: Invoked) -> None:
         self._connect()

@@ -1,5 +1,6 @@
 """MLflow says what the store says, and may be down."""
 
+import errno
 import shutil
 import threading
 from itertools import islice
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow_world import everything, runs
+from sqlalchemy import Table, event
 
 from xshot_bench.benchmarks import publish
 from xshot_bench.benchmarks.report.figures_set import figure_files
@@ -113,6 +115,25 @@ def test_a_damaged_database_is_said_once_with_the_remedy(bench, tmp_path, caplog
     called = bench("sync", *results, "--mlflow-uri", uri, data=False)
     assert called.code == 2 and "delete it and sync again" in called.err and len(called.err.splitlines()) == 1
     assert caplog.text.count("cannot be used") == 1
+
+
+def test_a_run_that_is_killed_while_it_makes_the_database_leaves_none_half_made(bench, uri, tmp_path):
+    """A full disk stops it at the tenth table; the file that it leaves is no hindrance."""
+    made = []
+
+    def full(target, *_, **__):
+        made.append(target)
+        if len(made) == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    event.listen(Table, "before_create", full)
+    try:
+        assert bench(*ASK, "--mlflow-uri", uri).code == 0
+    finally:
+        event.remove(Table, "before_create", full)
+    assert len(made) == 10 and not (tmp_path / "tracking.db").exists() and (tmp_path / "tracking.db.new").exists()
+    assert bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False).code == 0
+    assert len(runs(uri, "cell")) == 4 and not (tmp_path / "tracking.db.new").exists()
 
 
 def test_children_of_a_killed_run_are_cleared_and_logged_again(bench, uri, tmp_path):

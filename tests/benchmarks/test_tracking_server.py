@@ -64,7 +64,6 @@ def impatient(monkeypatch) -> None:
     """What the user sets in the environment counts, and so the tests are quick."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    monkeypatch.setattr(tracking, "AT_THE_END", 2.0)
 
 
 @pytest.fixture
@@ -154,7 +153,8 @@ def test_a_server_that_is_full_or_locked_costs_nothing(bench, proxy, caplog, imp
     completed(proxy.uri)
 
 
-def test_a_slow_server_does_not_keep_the_run_from_ending(bench, proxy, caplog, impatient, completed):
+def test_a_slow_server_does_not_keep_the_run_from_ending(bench, proxy, caplog, impatient, completed, monkeypatch):
+    monkeypatch.setattr(tracking, "AT_THE_END", 2.0)
     proxy.spoil = lambda _: time.sleep(1.5)  # less than the timeout: it is never an error
     start = time.monotonic()
     assert bench(*ASK, "--mlflow-uri", proxy.uri).code == 0
