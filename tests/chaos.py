@@ -32,7 +32,7 @@ BLOWS = {  # what is done, and how the run may end; the first of a round's blows
     "interrupt all": (130, -signal.SIGINT, 0),
     "full disk": (2, 0),
     "read-only": (2, 0),
-    "second run": (0,),
+    "second run": (0, 2),  # 2: the other one was faster
     "terminate": (130, -signal.SIGTERM, 0),
     "kill all": (-signal.SIGKILL, 0),
     "small files": (2, 0),
@@ -113,9 +113,8 @@ class Round:
             said = re.sub(r"Exception ignored in.*\nTraceback", "", run.err)  # Ctrl-C in a callback of Python's own
             hold("Traceback" not in said, f"{blow}: {run.err[-3000:]}")
         if code == 2 and largest != 300:  # which cuts the message, too
-            hold(
-                re.search(r"^Error: .*(full disk|cannot be written|cannot be read or written)", run.err, re.M), run.err
-            )
+            reasons = "another run is writing" if second else "full disk|cannot be written|cannot be read or written"
+            hold(re.search(f"^Error: .*({reasons})", run.err, re.M), run.err)
         if second:
             hold(second.wait() == 0 or "another run is writing" in second.err, f"second run: {second.err[-3000:]}")
         now = self._records()
