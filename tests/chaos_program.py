@@ -93,6 +93,8 @@ class Run:
         self._out, self._err = (world.work / f"{name}-{os.getpid()}-{id(self)}" for name in ("out", "err"))
         settings = {"CHAOS_NOTES": str(folder / "notes"), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
         settings["XSHOT_BENCH_CACHE"] = str(world.work / cache if cache else folder / "cache")
+        for path in (self._out, self._err):
+            path.touch()  # it may be killed before it says anything
         self.pid = os.fork()
         if not self.pid:
             try:
