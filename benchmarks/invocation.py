@@ -20,6 +20,7 @@ from xshot_bench.benchmarks.executors import Placement, ready
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
+from xshot_bench.benchmarks.mlflow_link import checked_uri
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
@@ -79,7 +80,7 @@ class Invocation:
             store=store,
             inputs=inputs,
             placement=_placement(options, device),
-            mlflow_uri=options["mlflow_uri"] or default_uri(store.folder),
+            mlflow_uri=checked_uri(options["mlflow_uri"] or default_uri(store.folder)),
             force=options["force"],
             tune=options["tune"],
         )
@@ -157,10 +158,9 @@ def sync_store(results: Path, uri: str | None) -> str:
         raise InputError(f"{results} holds no results. Give the folder of a run with --results.")
     with store.writing():
         records = store.records()
-        tracker = sync(store, uri or default_uri(results), records)
+        tracker = sync(store, checked_uri(uri or default_uri(results)), records)
     if tracker.error:
-        local = " If the database is damaged, delete it and sync again." if tracker.uri.startswith("sqlite:") else ""
-        raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error}.{local} No result is lost.")
+        raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error} No result is lost.")
     return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"
 
 

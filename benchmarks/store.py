@@ -4,6 +4,7 @@ results/cells/<digest>.json               the record; a cell counts as run when 
 results/cells/<digest>.<sha>.parquet      AP and first items of every query, written before the record
 results/cells/<digest>.traceback.txt      of a failed cell
 results/splits/<digest>.json              the splits that were used
+results/id                                what this folder is known by in MLflow
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import errno
 import hashlib
 import logging
 import os
+import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +30,8 @@ from xshot_bench.benchmarks.protocol import DIRECTIONS
 from xshot_bench.benchmarks.records import Record, Result
 
 logger = logging.getLogger(__name__)
+
+TEMPORARY = r"\..+\.[a-z0-9_]{8}"  # how `write_atomically` calls a file until it is whole
 
 
 class Store:
@@ -64,6 +69,7 @@ class Store:
         except OSError as error:
             raise self._unwritable(error) from error
         self._held = True
+        self._sweep()
         try:
             yield
         finally:
@@ -100,6 +106,17 @@ class Store:
             kept = b""
         if kept != content.encode():
             self.write(path, content.encode())
+
+    def identity(self) -> str:
+        """16 hex digits that no other folder has, on no machine, and that move with it. Made inside ``writing()``."""
+        path = self.folder / "id"
+        with suppress(OSError):
+            kept = path.read_bytes().decode("ascii", "replace")
+            if re.fullmatch("[0-9a-f]{16}", kept):
+                return kept
+        made = secrets.token_hex(8)
+        self.write(path, made.encode())
+        return made
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file of this folder so that it is whole or not there; `InputError` where that cannot be."""
@@ -146,6 +163,14 @@ class Store:
             kept = path.with_suffix(".json.damaged")
             path.replace(kept)
             logger.warning("the damaged record is kept as %s", kept)
+
+    def _sweep(self) -> None:
+        """Remove what writes left that were killed in their midst."""
+        for place in ("cells", "splits", "invocations"):
+            for path in (self.folder / place).rglob(".*"):
+                if re.fullmatch(TEMPORARY, path.name):
+                    with suppress(OSError):
+                        path.unlink()
 
     def _clear_if_empty(self) -> None:
         with suppress(OSError):  # the first folder that holds something ends it

@@ -1,7 +1,7 @@
 """Mirrors the store to MLflow: a parent run for each invocation, a child run for each cell. It never rules.
 
 Whatever fails here is said once and ends nothing: the records are in ``results/``, and ``run_bench.py sync`` brings
-MLflow up to date later. All calls are made by one thread, so that cells do not wait for the tracking server.
+MLflow up to date later. All calls are made by the one thread of `mlflow_link`, so that cells do not wait for a server.
 
 An invocation that is asked again is one run still. A cell is a child of the first invocation that it belongs to.
 """
@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import sqlite3
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from xshot_bench.benchmarks import mlflow_entries as entries
 from xshot_bench.benchmarks.invocations import Invocations, Invoked
 from xshot_bench.benchmarks.mlflow_entries import CELL, INVOCATION, KIND, PARENT, RECORD, STORE
+from xshot_bench.benchmarks.mlflow_link import AT_THE_END, WHEN_STOPPED, Link, shown
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.store import Store
 
@@ -50,26 +46,38 @@ class Tracker:
     """One invocation's run in MLflow and its children. ``uri`` "none" tracks nothing. warn: say at once what fails."""
 
     def __init__(self, store: Store, uri: str, warn: bool = True) -> None:
-        self.store, self.uri, self._warn = store, uri, warn
-        self.error = ""
+        self.store = store
         self.logged = 0
+        self._link = Link(uri, self._warn if warn else lambda _: None)
         self._invocations = Invocations(store)
-        self._identity = hashlib.sha256(str(store.folder.resolve()).encode()).hexdigest()[:16]
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow")
-        self._client: Any = None
+        self._identity = self._experiment = ""
         self._cells: dict[str, _Run] = {}  # by cell digest
         self._parents: dict[str, _Run] = {}  # by invocation
         self._owner: dict[str, str] = {}  # cell digest -> the first invocation that it belongs to
         self._current = ""
         self._stopped = False
 
+    @property
+    def uri(self) -> str:
+        """Where MLflow is, as it can be shown."""
+        return shown(self._link.uri)
+
+    @property
+    def error(self) -> str:
+        """What is wrong with MLflow, in one line; "" if nothing is."""
+        return self._link.error
+
+    @property
+    def _client(self) -> Any:
+        return self._link.client
+
     def start(self, invoked: Invoked) -> None:
         """Open the invocation's run."""
-        self._do(lambda: self._open(invoked))
+        self._link.do(lambda: self._open(invoked))
 
     def mirror(self, record: Record) -> None:
         """Log a record as a child run, unless MLflow has that very record already."""
-        self._do(lambda: None if self._stopped else self._log_cell(record))
+        self._link.do(lambda: None if self._stopped else self._log_cell(record))
 
     def stop(self) -> None:
         """Log no more records, nor those that wait: an interrupted run ends at once, and the next one logs them."""
@@ -77,33 +85,26 @@ class Tracker:
 
     def end(self, invoked: Invoked) -> None:
         """Bring the invocation's run to what its folder says, if it is not."""
-        self._do(lambda: self._log_invocation(invoked))
+        self._link.do(lambda: self._log_invocation(invoked))
 
     def forget_all_but(self, records: Iterable[Record]) -> None:
         """Remove the runs of cells and invocations that the store does not have."""
         kept = {record.cell.digest for record in records}
-        self._do(lambda: self._forget(kept))
+        self._link.do(lambda: self._forget(kept))
 
     def finish(self) -> None:
-        """Wait until all is written."""
-        self._thread.shutdown(wait=True)
+        """Wait until all is written, but not for a slow server: what it lacks is left to ``sync``."""
+        patience = WHEN_STOPPED if self._stopped else AT_THE_END
+        self._link.finish(None if self._link.local else patience)
 
-    def _do(self, action: Callable[[], None]) -> None:
-        if self.uri == "none":
-            return
+    def wait(self) -> None:
+        """Wait until all is written, however long it takes."""
+        self._link.finish()
 
-        def guarded() -> None:
-            if self.error:
-                return
-            try:
-                action()
-            except Exception as error:  # whatever the server or the database does, the benchmark goes on
-                self.error = str(error).strip().partition("\n")[0] or type(error).__name__
-                if self._warn:
-                    kept = "Results are kept in %s; `run_bench.py sync` logs them later."
-                    logger.warning(f"MLflow at %s cannot be used (%s). {kept}", self.uri, self.error, self.store.folder)
-
-        self._thread.submit(guarded)
+    def _warn(self, reason: str) -> None:
+        later = f"run_bench.py sync --results {self.store.folder} --mlflow-uri {self.uri}"
+        kept = f"No result is lost; `{later}` logs it later."
+        logger.warning("MLflow at %s cannot be used: %s %s", self.uri, reason, kept)
 
     def _open(self, invoked: Invoked) -> None:
         self._connect()
@@ -114,29 +115,18 @@ class Tracker:
             self._parents[invoked.id] = _Run("", self._new_parent(invoked))
 
     def _connect(self) -> None:
-        if self._client is not None:
+        if self._experiment:
             return
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # its errors are told by us
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the table goes
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
-        if self.uri.startswith("sqlite:"):
-            _do_not_sync()
-        client = MlflowClient(tracking_uri=self.uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
+        self._identity = self.store.identity()
+        found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
-            local = self.uri.startswith("sqlite:")
-            place = (self.store.folder.resolve() / "mlartifacts").as_uri() if local else None
-            self._experiment = client.create_experiment(EXPERIMENT, artifact_location=place)
+            place = (self.store.folder.resolve() / "mlartifacts").as_uri() if self._link.local else None
+            self._experiment = self._client.create_experiment(EXPERIMENT, artifact_location=place)
         else:
             self._experiment = found.experiment_id
             if found.lifecycle_stage == "deleted":
-                client.restore_experiment(self._experiment)
-        self._client = client
+                self._client.restore_experiment(self._experiment)
         for invoked in self._invocations.all():
             for cell in invoked.cells:
                 self._owner.setdefault(cell, invoked.id)
@@ -145,7 +135,7 @@ class Tracker:
                 tags = run.data.tags
                 half = kind == "cell" and run.info.status == "RUNNING"  # left by a run that was killed
                 if half or tags[key] in found:
-                    client.delete_run(run.info.run_id)
+                    self._client.delete_run(run.info.run_id)
                 else:
                     found[tags[key]] = _Run(tags.get(RECORD, "unfinished"), run.info.run_id, tags.get(PARENT, ""))
 
@@ -243,20 +233,6 @@ class Tracker:
                 self._client.delete_run(known.pop(key).id)
 
 
-@cache
-def _do_not_sync() -> None:
-    """SQLite waits for the disk nine times a cell, for what can be made again from the store: have it not wait."""
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    def connected(connection: object, _: object) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            with suppress(sqlite3.DatabaseError):  # a damaged one is noticed, and told, when it is used
-                connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", connected)
-
-
 def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
     """Bring MLflow to what the store says: every invocation and record once, and nothing else."""
     tracker = Tracker(store, uri, warn=False)
@@ -270,5 +246,5 @@ def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
         tracker.end(invoked)
     for record in left.values():  # of no invocation, so no run's children
         tracker.mirror(record)
-    tracker.finish()
+    tracker.wait()
     return tracker

@@ -33,6 +33,7 @@ from xshot_bench.datasets.feature_cache import (
     check_folder,
     open_features,
     remove,
+    sweep,
     write_extra,
     write_features,
 )
@@ -86,6 +87,7 @@ def load_features(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
+            sweep(folder)
             wanted = _wanted(folder, options)  # another process may have been faster
             if wanted and encoder is None:
                 write_features(folder, dataset.features())

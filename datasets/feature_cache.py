@@ -183,7 +183,7 @@ def write_extra(folder: Path, name: str, rows: Rows) -> None:
 def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mapping[str, Any]) -> None:
     """Write arrays and what is known beside them."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name[:16]}."))
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_temporary(folder)))
     try:
         digests = {}
         for name, array in arrays.items():
@@ -200,6 +200,17 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray | Rows], content: Mappi
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writes of features in ``folder``, or beside it, left that were killed in their midst."""
+    for left in folder.parent.glob(f"{_temporary(folder)}*"):
+        remove(left)
+
+
+def _temporary(folder: Path) -> str:
+    """How the name of a folder begins until it is whole."""
+    return f".{folder.name[:16]}."
 
 
 def remove(folder: Path) -> None:

@@ -21,8 +21,13 @@ COLOURS = Path(__file__).parent / "plugins" / "colours.py"
 
 @pytest.fixture(scope="session")
 def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest dataset: eight classes (colours) of twelve noisy pictures with a text each."""
     folder = tmp_path_factory.mktemp("colours")
+    write_colours(folder)
+    return folder
+
+
+def write_colours(folder: Path) -> None:
+    """A manifest dataset: eight classes (colours) of twelve noisy pictures with a text each."""
     rng = np.random.default_rng(0)
     colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0),
                "purple": (1, 0, 1), "cyan": (0, 1, 1), "white": (1, 1, 1), "black": (0, 0, 0)}  # fmt: skip
@@ -35,7 +40,6 @@ def colour_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = 255 * (0.6 * np.array(colour) + 0.4 * rng.random((8, 8, 3)) * rng.random(3))
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{label}{n}.png")
                 rows.writerow([f"{label}{n}.png", f"{label if n % 3 else names[c - 1]} thing {n}", f"class-{label}"])
-    return folder
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -161,6 +162,34 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_known_by_an_id_of_its_own_that_moves_with_it(store, tmp_path):
+    with store.writing(), Store(tmp_path / "other").writing():
+        known = store.identity()
+        assert known == store.identity() != Store(tmp_path / "other").identity()
+    store.folder.rename(tmp_path / "moved")
+    assert Store(tmp_path / "moved").identity() == known
+    (tmp_path / "moved/id").write_bytes(b"\xff" * 16)
+    assert Store(tmp_path / "moved").identity() != known
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_run_and_nothing_else(store):
+    with store.writing():
+        store.add(make_result())
+    kept = {path for path in store.folder.rglob("*") if path.is_file()} | {store.cells / ".DS_Store"}
+    (store.cells / ".DS_Store").touch()
+    table = store.folder / "invocations" / "abc" / "tables" / "methods.json"
+    for path in (store.cells / ("0" * 64 + ".json"), store.folder / "splits" / "abc.json", table):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        child = os.fork()
+        if not child:
+            os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+            write_atomically(path, b"half")
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len([path for path in store.folder.rglob("*") if path.is_file()]) == len(kept) + 3
+    with store.writing():
+        assert {path for path in store.folder.rglob("*") if path.is_file()} == kept
 
 
 def test_the_digest_depends_on_what_matters_and_on_nothing_else():

@@ -1,15 +1,9 @@
 """MLflow says what the store says, and may be down."""
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from itertools import islice
 
 import mlflow
@@ -17,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow_world import everything, runs
+from sqlalchemy import Table, event
 
 from xshot_bench.benchmarks import publish
 from xshot_bench.benchmarks.report.figures_set import figure_files
@@ -29,12 +25,6 @@ ASK = ("--methods", "clip,prototype", "--shots", "1", "--draws", "2")
 @pytest.fixture
 def uri(tmp_path):
     return f"sqlite:///{tmp_path / 'tracking.db'}"
-
-
-def runs(uri: str, kind: str) -> list:
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("xshot-bench")
-    return client.search_runs([experiment.experiment_id], filter_string=f"tags.kind = '{kind}'")
 
 
 def test_every_cell_is_a_child_run_with_its_numbers(bench, uri, tmp_path):
@@ -92,7 +82,7 @@ def test_an_interrupted_run_does_not_wait_for_mlflow(bench, uri, tmp_path):
     bench(*ASK)
     store = Store(tmp_path / "results")
     tracker, busy = Tracker(store, uri), threading.Event()
-    tracker._do(lambda: busy.wait(60) and None)
+    tracker._link.do(lambda: busy.wait(60) and None)
     for record in store.records():
         tracker.mirror(record)
     tracker.stop()
@@ -115,38 +105,6 @@ def test_with_mlflow_down_results_are_kept_and_sync_logs_them_once(bench, uri, t
     assert down.code == 2 and "cannot be used" in down.err
 
 
-@pytest.fixture
-def server(tmp_path):
-    """The address of a real tracking server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}", "--artifacts-destination", str(tmp_path)]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *place]
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{address}/health").close()
-            break
-        time.sleep(0.2)
-    yield address
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.slow
-def test_a_server_gets_the_runs_and_says_nothing_in_the_table(bench, server, tmp_path):
-    called = bench(*ASK, "--mlflow-uri", server, "--format", "json")
-    assert called.code == 0
-    assert {row["method"] for row in called.table["rows"]} == {"clip", "prototype"}
-    assert len(runs(server, "cell")) == 4
-    (parent,) = runs(server, "invocation")
-    assert "table.md" in {file.path for file in MlflowClient(server).list_artifacts(parent.info.run_id)}
-    again = bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", server, data=False)
-    assert again.out == f"0 of 4 records were new to MLflow at {server}\n"
-
-
 def test_a_damaged_database_is_said_once_with_the_remedy(bench, tmp_path, caplog):
     database = tmp_path / "results" / "mlflow.db"
     uri, results = f"sqlite:///{database}", ("--results", str(tmp_path / "results"))
@@ -160,6 +118,26 @@ def test_a_damaged_database_is_said_once_with_the_remedy(bench, tmp_path, caplog
     assert caplog.text.count("cannot be used") == 1
 
 
+def test_a_run_that_is_killed_while_it_makes_the_database_leaves_none_half_made(bench, uri, tmp_path):
+    """At the tenth table, in a process of its own."""
+    made = []
+
+    def killed(target, *_, **__):
+        made.append(target)
+        if len(made) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        event.listen(Table, "before_create", killed)
+        bench(*ASK, "--mlflow-uri", uri)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert not (tmp_path / "tracking.db").exists() and (tmp_path / "tracking.db.new").exists()
+    assert bench(*ASK, "--mlflow-uri", uri).code == 0
+    assert len(runs(uri, "cell")) == 4 and not (tmp_path / "tracking.db.new").exists()
+
+
 def test_children_of_a_killed_run_are_cleared_and_logged_again(bench, uri, tmp_path):
     bench(*ASK, "--mlflow-uri", uri)
     client = MlflowClient(tracking_uri=uri)
@@ -168,35 +146,6 @@ def test_children_of_a_killed_run_are_cleared_and_logged_again(bench, uri, tmp_p
     bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False)
     children = runs(uri, "cell")
     assert len(children) == 4 and victim.info.run_id not in {run.info.run_id for run in children}
-
-
-def everything(uri: str) -> list[dict]:
-    """All that MLflow says, but for the names that it gives to runs and the times of its own."""
-    client = MlflowClient(tracking_uri=uri)
-    found = runs(uri, "invocation") + runs(uri, "cell")
-    named = {run.info.run_id: run.data.tags.get("invocation", run.data.tags.get("cell")) for run in found}
-
-    def files(run_id: str, folder: str = "") -> list[str]:
-        listed = client.list_artifacts(run_id, folder)
-        return [path for f in listed for path in (files(run_id, f.path) if f.is_dir else [f"{f.path} {f.file_size}"])]
-
-    said = [
-        {
-            "name": run.info.run_name,
-            "status": run.info.status,
-            "times": (run.info.start_time, run.info.end_time),
-            "params": run.data.params,
-            "metrics": {
-                key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
-                for key in run.data.metrics
-            },
-            "tags": {k: named.get(v, v) for k, v in run.data.tags.items() if k != "mlflow.user"},
-            "inputs": sorted((i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs),
-            "files": sorted(files(run.info.run_id)),
-        }
-        for run in found
-    ]
-    return sorted(said, key=lambda run: (run["tags"]["kind"], run["name"]))
 
 
 def test_sync_rebuilds_what_was_lost_exactly_and_once(bench, tmp_path, monkeypatch):
@@ -230,6 +179,18 @@ def test_sync_takes_away_what_the_store_has_no_more(bench, uri, tmp_path):
     shutil.rmtree(tmp_path / "results" / "invocations")
     bench("sync", "--results", str(tmp_path / "results"), "--mlflow-uri", uri, data=False)
     assert not runs(uri, "invocation") and len(runs(uri, "cell")) == 3
+
+
+def test_a_folder_of_the_same_name_on_another_machine_is_left_alone(bench, uri, tmp_path):
+    """Two machines with one server: what one has is not taken for the other's."""
+    results = tmp_path / "results"
+    bench(*ASK, "--mlflow-uri", uri)
+    results.rename(tmp_path / "theirs")
+    bench("--methods", "clip", "--shots", "1", "--draws", "2", "--mlflow-uri", uri)
+    bench("sync", "--results", str(results), "--mlflow-uri", uri, data=False)
+    assert len(runs(uri, "cell")) == 6 and len(runs(uri, "invocation")) == 2
+    moved = bench("sync", "--results", str(tmp_path / "theirs"), "--mlflow-uri", uri, data=False)
+    assert "0 of 4 records were new" in moved.out
 
 
 def test_parents_children_and_tables_are_found_by_mlflows_own_functions(bench, uri, tmp_path):

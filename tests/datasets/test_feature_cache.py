@@ -1,6 +1,8 @@
 """The feature cache: content-addressed, whole or not there, checked, shared by processes; encoding can be resumed."""
 
 import multiprocessing
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from xshot_bench import InputError
+from xshot_bench.datasets import feature_cache
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.encode import EncodingError, features_folder, load_features
 from xshot_bench.datasets.feature_cache import DamagedFeatures, FeatureOptions, open_features
@@ -77,6 +80,18 @@ def test_the_key_depends_on_encoder_data_and_prompts(dataset, colour_folder, tmp
     keys = {key(Counting(), dataset), key(other, dataset), key(Counting(), prompted)}
     keys.add(features_folder(dataset, Counting(), tmp_path, FeatureOptions(ensemble="raw")).name)
     assert len(keys) == 4
+
+
+def test_what_a_killed_write_left_is_removed(dataset, tmp_path):
+    child = os.fork()
+    if not child:
+        feature_cache._sha256 = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+        load_features(dataset, ColourEncoder(), tmp_path)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert list((tmp_path / "features").glob(".*/*.npy"))
+    load_features(dataset, ColourEncoder(), tmp_path)
+    assert not list(tmp_path.rglob(".*")) and not list(tmp_path.rglob("*.partial"))
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(dataset, tmp_path):
