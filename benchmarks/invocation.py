@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from xshot_bench.benchmarks.compare import compare
 from xshot_bench.benchmarks.comparison import Comparison
 from xshot_bench.benchmarks.describe import describe, open_dataset, open_encoder
 from xshot_bench.benchmarks.executors import Placement, ready
-from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.mlflow_link import checked_uri
+from xshot_bench.benchmarks.options import device_of, placement_of, roots_of, settings_of
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
@@ -62,12 +61,12 @@ class Invocation:
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Invocation:
         """Read the command line's options; `InputError` where they do not fit together."""
-        chosen = {name: options[name] for name in SUITE_OPTIONS} | {"settings": _settings(options["settings"])}
+        chosen = {name: options[name] for name in SUITE_OPTIONS} | {"settings": settings_of(options["settings"])}
         store = Store(options["results"])
-        device = _device(options["device"])
+        device = device_of(options["device"])
         wanted = FeatureOptions(options["token_grid"], options["views"], ensemble=options["ensemble"])
         inputs = Inputs(
-            roots=_roots(options["roots"]),
+            roots=roots_of(options["roots"]),
             skip_bad_items=options["skip_bad_items"],
             cache=options["cache"] or default_cache(),
             device=device,
@@ -79,7 +78,7 @@ class Invocation:
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
-            placement=_placement(options, device),
+            placement=placement_of(options, device),
             mlflow_uri=checked_uri(options["mlflow_uri"] or default_uri(store.folder)),
             force=options["force"],
             tune=options["tune"],
@@ -210,54 +209,6 @@ def fetch_dataset(name: str, root: Path, plugins: Sequence[Path]) -> Iterator[st
     if cls.origin is None:
         raise InputError(f"the dataset {name!r} has nothing to fetch: it is in a package, or in a folder of yours.")
     yield from fetch(cls.name, cls.origin, root)
-
-
-def _settings(texts: Sequence[str]) -> dict[str, dict[str, str]]:
-    settings: dict[str, dict[str, str]] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        method, dot, parameter = name.strip().partition(".")
-        if not (equals and dot and method and parameter):
-            raise InputError(
-                f"--set {text!r} was not understood. Expected: METHOD.PARAMETER=VALUE, as flexclip.steps=200."
-            )
-        settings.setdefault(method.replace("-", "_"), {})[parameter] = value
-    return settings
-
-
-def _roots(texts: Sequence[str]) -> dict[str, Path]:
-    """Dataset -> folder; a folder given without a name is everybody's, under the name ""."""
-    roots: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if equals and name.replace("-", "_").isidentifier():
-            roots[name.replace("-", "_")] = Path(folder)
-        else:
-            roots[""] = Path(text)
-    return roots
-
-
-def _placement(options: Mapping[str, Any], device: str) -> Placement:
-    limits = Limits(options["cell_timeout"], options["cell_memory"])
-    if options["executor"] == "ray":
-        if ":" in device:
-            raise InputError(f"--device {device}: with --executor ray, Ray chooses which GPU. Give --device cuda.")
-        return Placement(options["jobs"] or 0, limits, "ray", options["address"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Placement(options["jobs"] or (cores if device == "cpu" else 1), limits)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--device {name!r} cannot be used here: {reason} Try --device cpu.") from None
-    return name
 
 
 def _forecast(call: Invocation, plan: Plan) -> str:
