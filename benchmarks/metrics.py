@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from xshot_bench.benchmarks.ranks import checked, ranked, require_finite, shuffled_places
+from xshot_bench.benchmarks.ranks import Ranked, checked, ranked, require_finite, shuffled_places
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def average_precision(
     """
     ap = np.full(len(query_label), np.nan)
     for block in ranked(scores, query_label, gallery_label, tie_seed):
-        ap[block.rows] = average(block.ranks, cutoff)
+        ap[block.rows] = average(block, cutoff)
     return ap
 
 
@@ -51,7 +51,7 @@ def interpolated_precision(
     """
     found = np.full((len(query_label), 11), np.nan)
     for block in ranked(scores, query_label, gallery_label, tie_seed):
-        found[block.rows] = precision_by_recall(block.ranks)
+        found[block.rows] = precision_by_recall(block)
     return found
 
 
@@ -90,8 +90,7 @@ def first_ranks(
     """
     found = np.zeros(len(query_label), dtype=np.int64)
     for block in ranked(scores, query_label, gallery_label, tie_seed):
-        if block.ranks.size:
-            found[block.rows] = block.ranks[:, 0]
+        found[block.rows] = first_rank(block)
     return found
 
 
@@ -117,23 +116,28 @@ def expected_random_map(query_label: np.ndarray, gallery_label: np.ndarray) -> f
     return float(expected_random_ap(relevant, len(gallery_label)).mean()) if len(relevant) else float("nan")
 
 
-def average(ranks: np.ndarray, cutoff: Cutoff | None) -> np.ndarray:
-    """AP ``[n]`` from the ascending ranks ``[n,R]`` of all relevant items; NaN without any."""
-    if not ranks.size:
-        return np.full(len(ranks), np.nan)
-    precision = np.arange(1.0, ranks.shape[1] + 1) / ranks
-    if cutoff is None:
-        return precision.mean(1)
-    within = ranks <= cutoff.k
-    divisor = ranks.shape[1] if cutoff.denominator == "relevant" else np.maximum(within.sum(1), 1)
-    return (precision * within).sum(1) / divisor
-
-
-def precision_by_recall(ranks: np.ndarray) -> np.ndarray:
-    """Interpolated precision ``[n,11]`` from the ascending ranks ``[n,R]`` of all relevant items; NaN without any."""
-    size = ranks.shape[1]
+def average(block: Ranked, cutoff: Cutoff | None = None) -> np.ndarray:
+    """AP of a block's queries ``[n]``; NaN where nothing is relevant."""
+    size = block.ranks.shape[1]
     if not size:
-        return np.full((len(ranks), 11), np.nan)
-    precision = np.arange(1.0, size + 1) / ranks
-    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    return highest[:, [max(-(-level * size // 10), 1) - 1 for level in range(11)]]
+        return np.full(len(block.rows), np.nan)
+    if cutoff is None:
+        return block.precision.mean(1)
+    within = block.ranks <= cutoff.k
+    divisor = size if cutoff.denominator == "relevant" else np.maximum(within.sum(1), 1)
+    return (block.precision * within).sum(1) / divisor
+
+
+def precision_by_recall(block: Ranked) -> np.ndarray:
+    """Interpolated precision of a block's queries ``[n,11]``; NaN where nothing is relevant."""
+    size = block.ranks.shape[1]
+    if not size:
+        return np.full((len(block.rows), 11), np.nan)
+    starts = [max(-(-level * size // 10), 1) - 1 for level in range(11)]
+    highest = np.maximum.reduceat(block.precision, starts, axis=1)
+    return np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
+
+
+def first_rank(block: Ranked) -> np.ndarray:
+    """The rank of the first relevant item of a block's queries ``[n]``; 0 where nothing is relevant."""
+    return block.ranks[:, 0] if block.ranks.size else np.zeros(len(block.rows), dtype=np.int64)

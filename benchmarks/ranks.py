@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,12 @@ class Ranked:
     rows: np.ndarray
     ranks: np.ndarray
     _ranker: _Ranker
+
+    @cached_property
+    def precision(self) -> np.ndarray:
+        """The precision at each of the ranks, ``[n,R]``."""
+        precision: np.ndarray = np.arange(1.0, self.ranks.shape[1] + 1) / self.ranks
+        return precision
 
     def first(self, k: int) -> np.ndarray:
         """The positions in the gallery of the first ``k`` items of each ranking, ``[n,min(k,G)]``."""
