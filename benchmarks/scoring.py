@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import cast
 
@@ -18,6 +20,7 @@ SHARPNESS = 1.5  # chosen on validation classes for prototype and linear_probe: 
 ROWS = 1024  # items that a method represents at once, and the most queries whose scores are handed over at once
 TILE = 128  # queries multiplied with the gallery at once; the tiles' sizes decide the last bits, so they are fixed
 BUDGET = 2**29  # bytes of the scores that are handed over at once; but a tile of queries, if that is more
+KEPT = 2**31  # bytes of a represented gallery that are kept in memory
 PAIR_IMAGES = 256  # images at once where a method scores pairs: their tokens are large
 PAIR_TEXTS = 512, 4096  # texts at once with them, as queries and as gallery
 
@@ -31,14 +34,13 @@ def modalities(direction: Direction) -> tuple[Modality, Modality]:
     return ("image", "text") if direction == "i2t" else ("text", "image")
 
 
-@torch.no_grad()
 def score_blocks(
     method: Method, task: Task, queries: Unlabelled, gallery: Unlabelled, direction: Direction
 ) -> Iterator[np.ndarray]:
     """Scores ``[rows,G]`` (float32, larger is more similar) of the queries against the whole gallery, in order.
 
     How many rows are handed over at once depends on the gallery's size, what is computed at once does not: a score is
-    the same, to the last bit, however the queries are cut.
+    the same, to the last bit, however the queries are cut. A block that the caller lets go is free before the next.
     """
     asking, answering = modalities(direction)
     if method.scoring == "pairs":
@@ -54,30 +56,41 @@ def score_blocks(
             yield _products(some, columns)
 
 
+@torch.no_grad()
 def _represented(represent: Representation, items: Tensor | OnDisk) -> Tensor:
-    """All items, ``[G,e]``: the one thing of a gallery's size that is kept in memory."""
+    """All items, ``[G,e]``: what is kept of the gallery; in a temporary file where it is larger than ``KEPT``."""
     kept = torch.empty(0)
     for start in range(0, len(items), ROWS):
         block = represent(items[start : start + ROWS])
         if not start:
-            kept = block.new_empty(len(items), block.shape[1])
+            kept = _room(len(items), block)
         kept[start : start + ROWS] = block
     return kept
 
 
+def _room(rows: int, like: Tensor) -> Tensor:
+    size = 4 * rows * like.shape[1]
+    if size <= KEPT or like.is_cuda:
+        return like.new_empty(rows, like.shape[1])
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not the end of the process later
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, like.shape[1])))
+
+
+@torch.no_grad()
 def _products(queries: Tensor, columns: Tensor) -> np.ndarray:
     """Scores ``[n,G]`` of represented queries ``[n,e]`` with the gallery's ``columns [e,G]``, a tile at a time."""
-    scores = np.empty((len(queries), columns.shape[1]), np.float32)
-    for start in range(0, len(queries), TILE):
-        tile = queries[start : start + TILE]
-        part = torch.from_numpy(scores[start : start + TILE])
-        if len(tile) == TILE and not tile.is_cuda:
-            torch.mm(tile, columns, out=part)
+    tiles = pad(queries, (0, 0, 0, -len(queries) % TILE)).split(TILE)
+    scores = np.empty((TILE * len(tiles), columns.shape[1]), np.float32)
+    for tile, part in zip(tiles, torch.from_numpy(scores).split(TILE), strict=True):
+        if tile.is_cuda:
+            part.copy_(tile @ columns)
         else:
-            part.copy_((pad(tile, (0, 0, 0, TILE - len(tile))) @ columns)[: len(tile)])
-    return scores
+            torch.mm(tile, columns, out=part)
+    return scores[: len(queries)]
 
 
+@torch.no_grad()
 def _pair_block(
     method: PairMethod, queries: Unlabelled, gallery: Unlabelled, direction: Direction, rows: slice
 ) -> np.ndarray:
@@ -145,12 +158,14 @@ class Representation:
             logits = torch.cat([self._logits(block) for block in known.split(ROWS)])
             self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
 
+    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         if self.spread is not None:
             return torch.softmax(SHARPNESS * self._logits(x) / self.spread, dim=1)
         embedded = cast(EmbeddingMethod, self.method).embed(x, self.modality)
         return normalize(_checked(self.method, embedded, len(x)).float(), dim=1)
 
+    @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
         logits = cast(PosteriorMethod, self.method).logits(x, self.modality)
         return _checked(self.method, logits, len(x), len(self.task.candidates)).float()

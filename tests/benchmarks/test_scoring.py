@@ -64,7 +64,8 @@ def test_pair_scores_of_cosines_are_the_embeddings_scores(direction):
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_blocks_change_nothing(method, direction, monkeypatch):
     at_once = scores(method(), direction)
-    monkeypatch.setattr(scoring, "ROWS", 3)
+    for name, size in {"ROWS": 3, "TILE": 2, "PAIR_IMAGES": 3, "PAIR_TEXTS": (4, 5)}.items():
+        monkeypatch.setattr(scoring, name, size)
     assert np.allclose(scores(method(), direction), at_once, atol=1e-6)
 
 
