@@ -19,20 +19,43 @@ from xshot_bench.methods.task import Pixels, Texts, Towers
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """Some rows ``[n]`` of a memory-mapped array ``[N,...]``, read where they are asked for: float32.
+
+    device: where what was read goes. unit: rows are brought to unit length.
+    """
+
+    stored: np.ndarray
+    row: np.ndarray
+    device: str
+    unit: bool
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """The rows in a slice or at positions ``[k]``."""
+        some = self.row[index] if isinstance(index, slice) else self.row[index.cpu().numpy()]
+        found = torch.from_numpy(np.require(self.stored[some], np.float32, "W")).to(self.device)
+        return normalize(found, dim=-1) if self.unit else found
+
+
+@dataclass(frozen=True)
 class Unlabelled:
     """Items as a method is shown them at test time, without labels.
 
-    ``image [n,d_i]`` and ``text [m,d_t]``; ``tokens [n,P,d]`` of the images, float16 and as the encoder gave them,
-    or None. texts, pixels: what the towers read of them, where the method needs that.
+    ``image [n,d_i]`` and ``text [m,d_t]``; ``tokens [n,P,d]`` of the images, as the encoder gave them, or None.
+    What is on disk is read a block at a time: it may be larger than the memory. texts, pixels: what the towers read of
+    them, where the method needs that.
     """
 
-    image: Tensor
-    text: Tensor
-    tokens: Tensor | None = None
+    image: Tensor | OnDisk
+    text: Tensor | OnDisk
+    tokens: Tensor | OnDisk | None = None
     texts: Texts | None = None
     pixels: Pixels | None = None
 
-    def __getitem__(self, modality: Modality) -> Tensor:
+    def __getitem__(self, modality: Modality) -> Tensor | OnDisk:
         return self.image if modality == "image" else self.text
 
 
@@ -142,16 +165,19 @@ def check_setting(split: Split, setting: Setting) -> None:
 
 def _key(features: FeatureSet, queries: np.ndarray, gallery: np.ndarray, counted: np.ndarray) -> Key:
     """The answers of ``queries`` searching ``gallery``, counted under the items ``counted`` (rows, all three)."""
-    place = {int(row): at for at, row in enumerate(gallery)}
-    unit = {int(row): at for at, row in enumerate(counted)}
-    if any(int(row) not in unit for row in queries):  # several texts an image: counted under their image
-        unit = {int(label): at for at, label in enumerate(features.label[counted])}
-        under = np.array([unit[int(label)] for label in features.label[queries]], dtype=np.int64)
-    else:
-        under = np.array([unit[int(row)] for row in queries], dtype=np.int64)
-    pair = np.array([place.get(int(row), -1) for row in queries], dtype=np.int64)
+    under = _places(counted, len(features.ids))[queries]
+    if (under < 0).any():  # several texts an image: counted under their image
+        under = _places(features.label[counted], len(features.classes))[features.label[queries]]
+    pair = _places(gallery, len(features.ids))[queries]
     ids = tuple(features.ids[row] for row in gallery)
     return Key(ids, features.label[queries], features.label[gallery], pair, under)
+
+
+def _places(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Where each of ``count`` numbers stands in ``numbers``, ``[count]``; -1 where it does not."""
+    places = np.full(count, -1, dtype=np.int64)
+    places[numbers] = np.arange(len(numbers))
+    return places
 
 
 class _Cut:
@@ -173,11 +199,11 @@ class _Cut:
         return normalize(found, dim=-1) if self.features.joint else found
 
     def unlabelled(self, images: np.ndarray, texts: np.ndarray) -> Unlabelled:
-        tokens = self.features.tokens
+        features, joint = self.features, self.features.joint
         return Unlabelled(
-            self.unit(self.features.image[images]),
-            self.unit(self.features.text[texts]),
-            None if tokens is None else torch.from_numpy(np.ascontiguousarray(tokens[images])).to(self.device),
+            OnDisk(features.image, images, self.device, joint),
+            OnDisk(features.text, texts, self.device, joint),
+            None if features.tokens is None else OnDisk(features.tokens, images, self.device, unit=False),
             self.texts(texts),
             self.pixels(images),
         )

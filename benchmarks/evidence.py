@@ -1,4 +1,4 @@
-"""What is kept of the rankings beside their AP, so that they can be shown: the first items, and precision by recall."""
+"""What is kept of the rankings of one direction: AP, first ranks, the first items, and precision by recall."""
 
 from __future__ import annotations
 
@@ -6,33 +6,49 @@ import numpy as np
 
 from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.episode import Key
+from xshot_bench.benchmarks.ranks import ranked
 
 FIRST = 10  # items kept of each ranking
+SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
 
 
 class Evidence:
-    """Collects the rankings of one direction, a block of queries at a time."""
+    """Collects the rankings of one direction, a block of queries at a time; each is made once.
+
+    ap, short: AP of each query ``[Q]`` over the whole ranking and over its first 50; NaN without a relevant item.
+    rank: of the query's own pair, or of the first relevant item where every one counts as its own ``[Q]``; 0 without.
+    """
 
     def __init__(self, key: Key) -> None:
-        self._gallery_ids = np.array(key.gallery_ids, dtype=object)
-        self._shown = np.unique(key.unit, return_index=True)[1]  # the first query that is counted under each item
-        self._first: list[np.ndarray] = []
-        self._right: list[np.ndarray] = []
-        self._precision: list[np.ndarray] = []
+        self._key, queries = key, len(key.query_label)
+        self.ap, self.short = np.full(queries, np.nan), np.full(queries, np.nan)
+        self.rank = np.zeros(queries, dtype=np.int64)
+        self._first = np.empty((queries, min(FIRST, len(key.gallery_label))), dtype=np.int64)
+        self._precision = np.full((queries, 11), np.nan)
+        self._done = 0
 
-    def add(self, scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray) -> None:
-        """Scores ``[n,G]`` of the next queries with their labels ``[n]``, and the gallery's ``[G]``."""
-        places = metrics.first_items(scores, FIRST)
-        self._first.append(self._gallery_ids[places])
-        self._right.append(gallery_label[places] == query_label[:, None])
-        self._precision.append(metrics.interpolated_precision(scores, query_label, gallery_label))
+    def add(self, scores: np.ndarray) -> None:
+        """Scores ``[n,G]`` of the next queries against the gallery."""
+        key, start = self._key, self._done
+        own = slice(start, start + len(scores))
+        for block in ranked(scores, key.query_label[own], key.gallery_label):
+            rows = start + block.rows
+            self.ap[rows], self.short[rows] = metrics.average(block), metrics.average(block, SHORT_LIST)
+            self.rank[rows] = metrics.first_rank(block)
+            self._first[rows] = block.first(FIRST)
+            self._precision[rows] = metrics.precision_by_recall(block)
+        if key.pair is not None:
+            self.rank[own] = metrics.pair_ranks(scores, key.pair[own])
+        self._done += len(scores)
 
     def first(self) -> tuple[list[list[str]], list[list[bool]]]:
         """Of every stored query, the ids of the items ranked first, and which of them are relevant."""
-        first, right = np.concatenate(self._first), np.concatenate(self._right)
-        return first[self._shown].tolist(), right[self._shown].tolist()
+        key = self._key
+        shown = np.unique(key.unit, return_index=True)[1]  # the first query that is counted under each item
+        first, label = self._first[shown], key.query_label[shown, None]
+        return np.array(key.gallery_ids, dtype=object)[first].tolist(), (key.gallery_label[first] == label).tolist()
 
     def precision(self) -> list[float]:
         """The mean over the queries at recall 0, 0.1, ..., 1."""
-        mean: list[float] = np.nanmean(np.concatenate(self._precision), axis=0).round(5).tolist()
+        mean: list[float] = np.nanmean(self._precision, axis=0).round(5).tolist()
         return mean

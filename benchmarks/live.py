@@ -76,7 +76,7 @@ def _adapted(method: Method, task: Task, items: Shown) -> Shown:
 def _encode(method: Method, task: Task, items: Pairs | Unlabelled, modality: Modality) -> Tensor:
     x, raw = items[modality], items.pixels if modality == "image" else items.texts
     if not len(x):
-        return x
+        return x[:]
     blocks = torch.arange(len(x)).split(ROWS)
     reads = ((x[block], modality, None if raw is None else raw[block].read()) for block in blocks)
     return torch.cat([method.encode(*block, task) for block in reads])

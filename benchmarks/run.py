@@ -27,8 +27,6 @@ from xshot_bench.datasets.feature_cache import FeatureOptions, FeatureSet, open_
 from xshot_bench.datasets.splitting import Split
 from xshot_bench.methods.base import Declined, Method, require
 
-SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
-
 
 @dataclass(frozen=True)
 class Job:
@@ -72,27 +70,16 @@ def judge(method: Method, episode: Episode) -> tuple[dict[str, float], pd.DataFr
     numbers: dict[str, float] = {}
     precision: dict[str, list[float]] = {}
     for direction in DIRECTIONS:
-        key = answers.key[direction]
-        evidence = Evidence(key)
-        per_query: list[np.ndarray] = []
-        short: list[np.ndarray] = []
-        ranks: list[np.ndarray] = []
-        start = 0
+        evidence = Evidence(answers.key[direction])
         for block in score_blocks(method, task, queries, gallery, direction):
-            rows = slice(start, start + len(block))
-            labels = key.query_label[rows], key.gallery_label
-            per_query.append(metrics.average_precision(block, *labels))
-            short.append(metrics.average_precision(block, *labels, SHORT_LIST))
-            own = metrics.first_ranks(block, *labels) if key.pair is None else metrics.pair_ranks(block, key.pair[rows])
-            ranks.append(own)
-            evidence.add(block, *labels)
-            start += len(block)
-        ap[direction] = _counted(np.concatenate(per_query), key.unit, len(ap))
+            evidence.add(block)
+            del block  # or there are two of them while the next one is made
+        ap[direction] = _counted(evidence.ap, answers.key[direction].unit, len(ap))
         ap[f"{direction}_first"], ap[f"{direction}_right"] = evidence.first()
         precision[direction] = evidence.precision()
         numbers[f"{direction}/mAP"] = float(ap[direction].mean())
-        numbers[f"{direction}/mAP_50"] = float(np.nanmean(np.concatenate(short)))
-        rank = np.concatenate(ranks)
+        numbers[f"{direction}/mAP_50"] = float(np.nanmean(evidence.short))
+        rank = evidence.rank
         if (rank > 0).any():
             numbers |= {f"{direction}/R_{k}": float((rank[rank > 0] <= k).mean()) for k in RECALL_AT}
     numbers["mAP"] = (numbers["i2t/mAP"] + numbers["t2i/mAP"]) / 2

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
-from xshot_bench.benchmarks.episode import Unlabelled
+from xshot_bench.benchmarks.episode import OnDisk, Unlabelled
 from xshot_bench.benchmarks.protocol import Direction
 from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
 
 SHARPNESS = 1.5  # chosen on validation classes for prototype and linear_probe: tune.py --sharpness; flat from 1 to 3
-ROWS = 1024  # queries scored at once
-PAIR_ROWS = 256  # images at once where a method scores pairs: their tokens are large
+ROWS = 1024  # items that a method represents at once, and the most queries whose scores are handed over at once
+TILE = 128  # queries multiplied with the gallery at once; the tiles' sizes decide the last bits, so they are fixed
+BUDGET = 2**29  # bytes of the scores that are handed over at once; but a tile of queries, if that is more
+KEPT = 2**31  # bytes of a represented gallery that are kept in memory
+PAIR_IMAGES = 256  # images at once where a method scores pairs: their tokens are large
+PAIR_TEXTS = 512, 4096  # texts at once with them, as queries and as gallery
 
 
 class ScoringError(Exception):
@@ -28,27 +34,80 @@ def modalities(direction: Direction) -> tuple[Modality, Modality]:
     return ("image", "text") if direction == "i2t" else ("text", "image")
 
 
-@torch.no_grad()
 def score_blocks(
     method: Method, task: Task, queries: Unlabelled, gallery: Unlabelled, direction: Direction
 ) -> Iterator[np.ndarray]:
-    """Scores ``[rows,G]`` (float32, larger is more similar) of the queries against the whole gallery, in order."""
+    """Scores ``[rows,G]`` (float32, larger is more similar) of the queries against the whole gallery, in order.
+
+    How many rows are handed over at once depends on the gallery's size, what is computed at once does not: a score is
+    the same, to the last bit, however the queries are cut. A block that the caller lets go is free before the next.
+    """
     asking, answering = modalities(direction)
     if method.scoring == "pairs":
-        pairs = cast(PairMethod, method)
-        if asking == "image":
-            for start in range(0, len(queries.image), PAIR_ROWS):
-                yield _pair_scores(pairs, queries, slice(start, start + PAIR_ROWS), gallery.text).float().cpu().numpy()
-            return
-        starts = range(0, len(gallery.image), PAIR_ROWS)
-        for block in queries.text.split(ROWS):
-            blocks = [_pair_scores(pairs, gallery, slice(start, start + PAIR_ROWS), block) for start in starts]
-            yield torch.cat(blocks).T.float().cpu().numpy()
+        step = PAIR_IMAGES if asking == "image" else PAIR_TEXTS[0]
+        for start in range(0, len(queries[asking]), step):
+            yield _pair_block(cast(PairMethod, method), queries, gallery, direction, slice(start, start + step))
         return
     represent = {modality: Representation(method, task, modality) for modality in (asking, answering)}
-    columns = torch.cat([represent[answering](block) for block in gallery[answering].split(ROWS)]).T
-    for block in queries[asking].split(ROWS):
-        yield (represent[asking](block) @ columns).float().cpu().numpy()
+    columns = _represented(represent[answering], gallery[answering]).T
+    tiles = max(1, min(ROWS, BUDGET // (4 * columns.shape[1])) // TILE)
+    for start in range(0, len(queries[asking]), ROWS):
+        for some in represent[asking](queries[asking][start : start + ROWS]).split(tiles * TILE):
+            yield _products(some, columns)
+
+
+@torch.no_grad()
+def _represented(represent: Representation, items: Tensor | OnDisk) -> Tensor:
+    """All items, ``[G,e]``: what is kept of the gallery; in a temporary file where it is larger than ``KEPT``."""
+    kept = torch.empty(0)
+    for start in range(0, len(items), ROWS):
+        block = represent(items[start : start + ROWS])
+        if not start:
+            kept = _room(len(items), block)
+        kept[start : start + ROWS] = block
+    return kept
+
+
+def _room(rows: int, like: Tensor) -> Tensor:
+    size = 4 * rows * like.shape[1]
+    if size <= KEPT or like.is_cuda:
+        return like.new_empty(rows, like.shape[1])
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not the end of the process later
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, like.shape[1])))
+
+
+@torch.no_grad()
+def _products(queries: Tensor, columns: Tensor) -> np.ndarray:
+    """Scores ``[n,G]`` of represented queries ``[n,e]`` with the gallery's ``columns [e,G]``, a tile at a time."""
+    tiles = pad(queries, (0, 0, 0, -len(queries) % TILE)).split(TILE)
+    scores = np.empty((TILE * len(tiles), columns.shape[1]), np.float32)
+    for tile, part in zip(tiles, torch.from_numpy(scores).split(TILE), strict=True):
+        if tile.is_cuda:
+            part.copy_(tile @ columns)
+        else:
+            torch.mm(tile, columns, out=part)
+    return scores[: len(queries)]
+
+
+@torch.no_grad()
+def _pair_block(
+    method: PairMethod, queries: Unlabelled, gallery: Unlabelled, direction: Direction, rows: slice
+) -> np.ndarray:
+    """Scores ``[n,G]`` of some queries, images and texts taken by tiles of one size."""
+    asking, answering = modalities(direction)
+    count = len(range(*rows.indices(len(queries[asking]))))
+    scores = np.empty((count, len(gallery[answering])), np.float32)
+    asked = queries.text[rows] if asking == "text" else None
+    step = PAIR_TEXTS[1] if asked is None else PAIR_IMAGES
+    for start in range(0, scores.shape[1], step):
+        some = slice(start, start + step)
+        if asked is None:
+            part = _pair_scores(method, queries, rows, gallery.text[some])
+        else:
+            part = _pair_scores(method, gallery, some, asked).T
+        torch.from_numpy(scores[:, some]).copy_(part)
+    return scores
 
 
 @torch.no_grad()
@@ -61,8 +120,8 @@ def accuracy(method: Method, task: Task, queries: Unlabelled, label: np.ndarray)
     if method.scoring != "posterior" and not task.class_text.shape[1]:
         return float("nan")
     named: list[Tensor] = []
-    for start in range(0, len(queries.image), PAIR_ROWS):
-        rows = slice(start, start + PAIR_ROWS)
+    for start in range(0, len(queries.image), PAIR_IMAGES):
+        rows = slice(start, start + PAIR_IMAGES)
         if method.scoring == "posterior":
             scores = cast(PosteriorMethod, method).logits(queries.image[rows], "image")
             scores = _checked(method, scores, len(queries.image[rows]), len(task.candidates))
@@ -96,15 +155,17 @@ class Representation:
         self.spread: Tensor | None = None
         if method.scoring == "posterior":
             known = next((pairs[modality] for pairs in (task.source, task.support) if len(pairs)), task.class_text)
-            logits = self._logits(known)
+            logits = torch.cat([self._logits(block) for block in known.split(ROWS)])
             self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
 
+    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         if self.spread is not None:
             return torch.softmax(SHARPNESS * self._logits(x) / self.spread, dim=1)
         embedded = cast(EmbeddingMethod, self.method).embed(x, self.modality)
         return normalize(_checked(self.method, embedded, len(x)).float(), dim=1)
 
+    @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
         logits = cast(PosteriorMethod, self.method).logits(x, self.modality)
         return _checked(self.method, logits, len(x), len(self.task.candidates)).float()

@@ -51,7 +51,7 @@ def scores(method, direction="i2t") -> np.ndarray:
 
 
 def test_embeddings_are_compared_by_cosine_whatever_their_length():
-    images, texts = EPISODE.queries.image.numpy(), EPISODE.gallery.text.numpy()
+    images, texts = EPISODE.queries.image[:].numpy(), EPISODE.gallery.text[:].numpy()
     assert np.allclose(scores(Plain(factor=7.0)), images @ texts.T, atol=1e-6)
 
 
@@ -64,7 +64,8 @@ def test_pair_scores_of_cosines_are_the_embeddings_scores(direction):
 @pytest.mark.parametrize("direction", ["i2t", "t2i"])
 def test_blocks_change_nothing(method, direction, monkeypatch):
     at_once = scores(method(), direction)
-    monkeypatch.setattr(scoring, "ROWS", 3)
+    for name, size in {"ROWS": 3, "TILE": 2, "PAIR_IMAGES": 3, "PAIR_TEXTS": (4, 5)}.items():
+        monkeypatch.setattr(scoring, name, size)
     assert np.allclose(scores(method(), direction), at_once, atol=1e-6)
 
 
@@ -72,7 +73,7 @@ def test_posterior_scores_are_probabilities_of_agreement():
     assert (scores(Prompted()) > 0).all() and (scores(Prompted()) <= 1).all()
     method = Prompted()
     method.fit(EPISODE.task)
-    posterior = Representation(method, EPISODE.task, "image")(EPISODE.queries.image)
+    posterior = Representation(method, EPISODE.task, "image")(EPISODE.queries.image[:])
     assert torch.allclose(posterior.sum(1), torch.ones(len(posterior)))
 
 

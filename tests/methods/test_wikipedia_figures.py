@@ -69,7 +69,7 @@ def judged(method, episode: Episode) -> list[float]:
 def by_posteriors(method, episode: Episode, compare: str) -> list[float]:
     """By the softmax of the method's own logits, compared by dot product or by cosine after 1/C is taken away."""
     method.fit(episode.task)
-    image, text = (torch.softmax(method.logits(episode.queries[m], m).double(), dim=1) for m in MODALITIES)
+    image, text = (torch.softmax(method.logits(episode.queries[m][:], m).double(), dim=1) for m in MODALITIES)
     if compare == "centred":
         image, text = (normalize(p - 0.1, dim=1) for p in (image, text))
     return mean_ap(episode, [(image @ text.T).numpy(), (text @ image.T).numpy()])
