@@ -70,7 +70,7 @@ def _represented(represent: Representation, items: Tensor | OnDisk) -> Tensor:
 
 def _room(rows: int, like: Tensor) -> Tensor:
     size = 4 * rows * like.shape[1]
-    if size <= KEPT or like.is_cuda:
+    if size <= KEPT or like.device.type != "cpu":
         return like.new_empty(rows, like.shape[1])
     with tempfile.TemporaryFile() as file:
         os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not the end of the process later
@@ -83,10 +83,10 @@ def _products(queries: Tensor, columns: Tensor) -> np.ndarray:
     tiles = pad(queries, (0, 0, 0, -len(queries) % TILE)).split(TILE)
     scores = np.empty((TILE * len(tiles), columns.shape[1]), np.float32)
     for tile, part in zip(tiles, torch.from_numpy(scores).split(TILE), strict=True):
-        if tile.is_cuda:
-            part.copy_(tile @ columns)
-        else:
+        if tile.device.type == "cpu":
             torch.mm(tile, columns, out=part)
+        else:
+            part.copy_(tile @ columns)
     return scores[: len(queries)]
 
 
