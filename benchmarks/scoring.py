@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 from xshot_bench.benchmarks.episode import Unlabelled
 from xshot_bench.benchmarks.protocol import Direction
 from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
+from xshot_bench.methods.calibration import posteriors, spread
 
-SHARPNESS = 1.5  # chosen on validation classes for prototype and linear_probe: tune.py --sharpness; flat from 1 to 3
 ROWS = 1024  # queries scored at once
 PAIR_ROWS = 256  # images at once where a method scores pairs: their tokens are large
 
@@ -96,12 +96,11 @@ class Representation:
         self.spread: Tensor | None = None
         if method.scoring == "posterior":
             known = next((pairs[modality] for pairs in (task.source, task.support) if len(pairs)), task.class_text)
-            logits = self._logits(known)
-            self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
+            self.spread = spread(self._logits(known))
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.spread is not None:
-            return torch.softmax(SHARPNESS * self._logits(x) / self.spread, dim=1)
+            return posteriors(self._logits(x), self.spread)
         embedded = cast(EmbeddingMethod, self.method).embed(x, self.modality)
         return normalize(_checked(self.method, embedded, len(x)).float(), dim=1)
 

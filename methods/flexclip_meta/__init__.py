@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
@@ -10,23 +9,17 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from xshot_bench.methods.base import (
-    MODALITIES,
-    Declined,
-    EmbeddingMethod,
-    Modality,
-    Pairs,
-    PosteriorMethod,
-    Scoring,
-    Task,
-)
-from xshot_bench.methods.flexclip.projection import CommonSpace, Fusion, training_set
-from xshot_bench.methods.flexclip.stacked import M, unit
+from xshot_bench.methods._training import unit
+from xshot_bench.methods.base import MODALITIES, Declined, Modality, Pairs, Task
+from xshot_bench.methods.calibration import spread
+from xshot_bench.methods.flexclip.projection import CommonSpace, training_set
+from xshot_bench.methods.flexclip.stacked import M
+from xshot_bench.methods.flexclip.two_stages import TwoStageMethod
 from xshot_bench.methods.flexclip_meta.means import ClassMeans
 from xshot_bench.methods.prototype import Prototype
 
 
-class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
+class FlexClipMeta(TwoStageMethod):
     """FLEX-CLIP's two stages with a generator that learns across classes where a class lies. Ours, not a paper's.
 
     It departs from FLEX-CLIP (arXiv 2411.17454, see `flexclip`) in three things.
@@ -64,33 +57,16 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
     centring: float = 0.5
     start: Literal["text", "means"] = "text"
 
-    latent: int = 32
     hidden: int = 192
     directions: int = 48
-    rounds: int = 100
-    critic_steps: int = 3
-    batch: int = 48
     generator_rate: float = 3e-4
-    reconstruction: float = 20.0
-    kl: float = 0.1
     gan: float = 0.0
-    penalty: float = 10.0
     spread: float = 0.0
     pseudo: int = 1
     prior_shots: float = 1.0
-
-    fusion: Fusion = "gate"
-    projector_hidden: int = 192
-    dropout: float = 0.1
     gate_bias: float = 0.0
-    steps: int = 150
-    projector_batch: int = 48
     projector_rate: float = 2e-4
-    temperature: float = 12.0
-    alignment: float = 0.5
 
-    needs: ClassVar = frozenset({"joint", "class_text", "source"})
-    stack: ClassVar = True
     ablations: ClassVar = {
         "nogen": {"prior_shots": 0.0},
         "nofusion": {"fusion": "none"},
@@ -111,18 +87,6 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
         "steps": (75, 150, 300),
     }
 
-    @property
-    def scoring(self) -> Scoring:
-        return self.score_by
-
-    def fit(self, task: Task) -> None:
-        self._train([self], [task])
-
-    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
-        fitted = [copy.copy(self) for _ in tasks]
-        self._train(fitted, tasks)
-        return fitted
-
     @torch.no_grad()
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """The members' embeddings side by side: the cosine of two is the mean of the members' cosines."""
@@ -133,9 +97,6 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
         own = self._own(x, modality) / self.spreads[modality]
         return (1 - self.anchor) * own + self.anchor * self.prototype.logits(x, modality) / self.anchored[modality]
 
-    def diagnostics(self) -> dict[str, float]:
-        return self.watched
-
     def _own(self, x: Tensor, modality: Modality) -> Tensor:
         """The members' mean logits."""
         each = [h @ w.T for h, w in zip(self._embedded(x, modality), self.classifiers, strict=True)]
@@ -145,7 +106,7 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
         x = unit(x - self.centre[modality])
         return [unit(projector(x[None])[0][0]) for projector in self.projectors[modality]]
 
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
         """Both stages on E draws at once; ``fitted[e]`` becomes the method of ``tasks[e]``."""
         if any(len(task.source_classes) < 2 for task in tasks):
             raise Declined("learns across source classes, and there are fewer than two")
@@ -182,8 +143,8 @@ class FlexClipMeta(EmbeddingMethod, PosteriorMethod):
         self.classifiers = [unit(space.classifier[k, task.candidates].detach()) for k in members]
         self.prototype.fit(task)
         with torch.no_grad():
-            self.spreads = {m: _spread(self._own(task.source[m], m)) for m in MODALITIES}
-            self.anchored = {m: _spread(self.prototype.logits(task.source[m], m)) for m in MODALITIES}
+            self.spreads = {m: spread(self._own(task.source[m], m)) for m in MODALITIES}
+            self.anchored = {m: spread(self.prototype.logits(task.source[m], m)) for m in MODALITIES}
             gates = [
                 torch.as_tensor(projector(unit(task.source[m] - at[m])[None])[1]).mean()
                 for m in MODALITIES
@@ -211,8 +172,3 @@ def _members(task: Task, count: int) -> list[Task]:
     """The task with a seed of its own for each member."""
     seeds = [torch.randint(2**48, (1,), generator=task.generator(f"flexclip_meta: member {k}")) for k in range(count)]
     return [dataclasses.replace(task, seed=int(seed)) for seed in seeds]
-
-
-def _spread(logits: Tensor) -> Tensor:
-    """The root mean square of the logits ``[n,C]`` after each row's mean is taken off."""
-    return (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)

@@ -11,9 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import MODALITIES, Declined, Modality, PairMethod, Pairs, Task
+from xshot_bench.methods.calibration import posteriors, spread
 from xshot_bench.methods.vtclip.attention import Guide, Shape
-
-SHARPNESS = 1.5  # of class posteriors, as the harness softens those of other methods
 
 
 class VtClip(PairMethod):
@@ -89,7 +88,7 @@ class VtClip(PairMethod):
         self.reference = torch.cat([self.prompts, task.support.text])
         self.loss = self._train(task, labelled)
         seen = task.source if len(task.source) else task.support
-        self.spread = {m: _spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}
+        self.spread = {m: spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}
 
     @torch.no_grad()
     def score(self, image: Tensor, text: Tensor, tokens: Tensor | None) -> Tensor:
@@ -115,7 +114,7 @@ class VtClip(PairMethod):
         return x @ self.prompts.T if modality == "text" else self._guided(x, self.prompts, tokens)
 
     def _posterior(self, x: Tensor, modality: Modality, tokens: Tensor | None = None) -> Tensor:
-        return torch.softmax(SHARPNESS * self._class_scores(x, modality, tokens) / self.spread[modality], dim=1)
+        return posteriors(self._class_scores(x, modality, tokens), self.spread[modality])
 
     def _train(self, task: Task, labelled: Pairs) -> float:
         """All steps; the loss of the last batch."""
@@ -150,8 +149,3 @@ class VtClip(PairMethod):
             right = same / same.sum(1, keepdim=True)
             loss = loss + (cross_entropy(among, right) + cross_entropy(among.T, right)) / 2
         return loss
-
-
-def _spread(scores: Tensor) -> Tensor:
-    """The root mean square of the row-centred scores: by it the harness divides the logits of other methods."""
-    return (scores - scores.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
