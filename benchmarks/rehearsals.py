@@ -24,6 +24,7 @@ from xshot_bench.benchmarks.metrics import average_precision
 from xshot_bench.benchmarks.protocol import DIRECTIONS, VERSIONS, Setting
 from xshot_bench.datasets.feature_cache import FeatureSet
 from xshot_bench.datasets.splitting import Protocol, Shots, Split
+from xshot_bench.methods import calibration
 from xshot_bench.methods.base import Method, Pairs, Task
 
 FOLDS, DRAWS = 4, 2
@@ -62,7 +63,7 @@ class Rehearsals:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of what the scores of a setting depend on beside the method: features, split and rules."""
-        rules = [VERSIONS[self.split.protocol], FOLDS, self.draws, self.shots, scoring.SHARPNESS]
+        rules = [VERSIONS[self.split.protocol], FOLDS, self.draws, self.shots, calibration.SHARPNESS]
         return hashlib.sha256(json.dumps([self.name, self.split.digest, rules]).encode()).hexdigest()
 
     def at(self, shots: Shots) -> list[Game]:

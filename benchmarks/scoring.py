@@ -15,8 +15,8 @@ from torch.nn.functional import normalize, pad
 from xshot_bench.benchmarks.episode import OnDisk, Unlabelled
 from xshot_bench.benchmarks.protocol import Direction
 from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
+from xshot_bench.methods.calibration import posteriors, spread
 
-SHARPNESS = 1.5  # chosen on validation classes for prototype and linear_probe: tune.py --sharpness; flat from 1 to 3
 ROWS = 1024  # items that a method represents at once, and the most queries whose scores are handed over at once
 TILE = 128  # queries multiplied with the gallery at once; the tiles' sizes decide the last bits, so they are fixed
 BUDGET = 2**29  # bytes of the scores that are handed over at once; but a tile of queries, if that is more
@@ -155,13 +155,12 @@ class Representation:
         self.spread: Tensor | None = None
         if method.scoring == "posterior":
             known = next((pairs[modality] for pairs in (task.source, task.support) if len(pairs)), task.class_text)
-            logits = torch.cat([self._logits(block) for block in known.split(ROWS)])
-            self.spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
+            self.spread = spread(torch.cat([self._logits(block) for block in known.split(ROWS)]))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         if self.spread is not None:
-            return torch.softmax(SHARPNESS * self._logits(x) / self.spread, dim=1)
+            return posteriors(self._logits(x), self.spread)
         embedded = cast(EmbeddingMethod, self.method).embed(x, self.modality)
         return normalize(_checked(self.method, embedded, len(x)).float(), dim=1)
 

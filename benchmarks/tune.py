@@ -21,7 +21,6 @@ import click
 import numpy as np
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks import scoring
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
@@ -33,6 +32,7 @@ from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tuned_suite import tuners
 from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
+from xshot_bench.methods import calibration
 from xshot_bench.methods.base import Declined, Method
 
 ROW = "{:54}" + "{:>20}" * 3 + "{:>7}"
@@ -53,7 +53,7 @@ GRID = 7  # of spatial tokens, as run_bench.py has it
 @click.option("--cache", type=click.Path(path_type=Path), help="Where features are kept.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where trials are kept.")
 @click.option("--draws", default=1, show_default=True, help="With --compare: rehearsals of each fold.")
-@click.option("--sharpness", default=scoring.SHARPNESS, help="With --compare: of the posteriors.")
+@click.option("--sharpness", default=calibration.SHARPNESS, help="With --compare: of the posteriors.")
 def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: Any) -> None:
     """Say which parameters are best on validation classes."""
     import torch
@@ -70,7 +70,7 @@ def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: A
     variants = variants_of(suite, registry)
     for _, tuner in tuners(suite, registry, store, inputs):
         if comparing:
-            scoring.SHARPNESS = options["sharpness"]
+            calibration.SHARPNESS = options["sharpness"]
             for line in compared(tuner, variants, options["draws"]):
                 click.echo(line)
             continue

@@ -1,7 +1,6 @@
 """What the deep cross-modal methods share: a network for each modality, batches of labelled pairs, the loop.
 
-The networks of E draws stand side by side: parameters are ``[E, ...]``, batches ``[E, B, ...]``. No operation mixes two
-of them, so nothing is shared between draws. Images and texts may have features of different lengths.
+The networks of E draws stand side by side (_stacking.py). Images and texts may have features of different lengths.
 """
 
 from __future__ import annotations
@@ -13,42 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu, one_hot
 
 from xshot_bench.methods._linear import Standard
+from xshot_bench.methods._stacking import Draws, StackedEmbeddingMethod
 from xshot_bench.methods._training import Adam
-from xshot_bench.methods.base import MODALITIES, Declined, EmbeddingMethod, Modality, PosteriorMethod, Scoring, Task
+from xshot_bench.methods.base import MODALITIES, Declined, Modality, Task
 
 Terms = Mapping[str, Tensor]  # of a loss, by name: [E] each
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "gelu": gelu}
-
-
-class Draws:
-    """The random numbers of E draws, each from its own generator, so that a draw's do not depend on its company."""
-
-    def __init__(self, tasks: Sequence[Task], purpose: str) -> None:
-        self.generators = [task.generator(purpose) for task in tasks]
-        self.like = tasks[0].class_text  # device and dtype
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers ``[E, *shape]``."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.like)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), ``[E, *shape]``."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.like)
-
-    def positions(self, limit: int, count: int) -> Tensor:
-        """Whole numbers below ``limit``, ``[E, count]``."""
-        return torch.stack([torch.randint(limit, (count,), generator=g) for g in self.generators]).to(self.like.device)
-
-    def dropout(self, x: Tensor, rate: float) -> Tensor:
-        """``x [E, ...]`` with a part of its numbers set to 0 and the others scaled up."""
-        return x * (self.uniform(*x.shape[1:]) >= rate) / (1 - rate) if rate else x
 
 
 @dataclass(frozen=True)
@@ -164,7 +140,7 @@ class Learnt:
     watched: dict[str, float]
 
 
-class DeepMethod(EmbeddingMethod, PosteriorMethod):
+class DeepMethod(StackedEmbeddingMethod):
     """Networks of both modalities into one space, learnt by gradient descent from all labelled pairs.
 
     Features are standardised by the labelled pairs, and each class is drawn equally often. Adam's rate falls to 0 as a
@@ -180,10 +156,8 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
     batch: int = 64
     rate: float = 1e-4
     beta1: float = 0.5
-    score_by: Literal["cosine", "posterior"] = "cosine"
 
     needs: ClassVar = frozenset()
-    stack: ClassVar = True
 
     def __post_init__(self) -> None:
         self.standard: dict[Modality, Standard] = {}
@@ -194,17 +168,18 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
     def learn(self, data: Batch, tasks: Sequence[Task]) -> Sequence[Learnt]:
         """Train on the labelled pairs of all draws."""
 
-    @property
-    def scoring(self) -> Scoring:
-        return self.score_by
-
-    def fit(self, task: Task) -> None:
-        self._train([self], [task])
-
-    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
-        fitted = [copy.copy(self) for _ in tasks]
-        self._train(fitted, tasks)
-        return fitted
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self.check(task)
+        standards = [{m: Standard.of(task.labelled[m]) for m in MODALITIES} for task in tasks]
+        image, text = (
+            torch.stack([standard[m](task.labelled[m]) for standard, task in zip(standards, tasks, strict=True)])
+            for m in MODALITIES
+        )
+        label = torch.stack([task.labelled.label for task in tasks])
+        learnt = self.learn(Batch(image, text, label, torch.stack([task.class_text for task in tasks])), tasks)
+        for method, task, standard, one in zip(fitted, tasks, standards, learnt, strict=True):
+            method.standard, method.learnt, method.candidates = standard, one, task.candidates
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         return self.learnt.network[modality](self.standard[modality](x))
@@ -239,19 +214,6 @@ class DeepMethod(EmbeddingMethod, PosteriorMethod):
             gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
             optimiser.step(gradients, (1 + math.cos(math.pi * step / self.steps)) / 2)
         return [{name: float(term[e].detach()) for name, term in last.items()} for e in range(len(data.label))]
-
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            self.check(task)
-        standards = [{m: Standard.of(task.labelled[m]) for m in MODALITIES} for task in tasks]
-        image, text = (
-            torch.stack([standard[m](task.labelled[m]) for standard, task in zip(standards, tasks, strict=True)])
-            for m in MODALITIES
-        )
-        label = torch.stack([task.labelled.label for task in tasks])
-        learnt = self.learn(Batch(image, text, label, torch.stack([task.class_text for task in tasks])), tasks)
-        for method, task, standard, one in zip(fitted, tasks, standards, learnt, strict=True):
-            method.standard, method.learnt, method.candidates = standard, one, task.candidates
 
 
 def entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from xshot_bench.methods._stacking import StackedEmbeddingMethod, StackedMethod
 from xshot_bench.methods._training import Samples, State, samples_of, side_by_side
-from xshot_bench.methods.base import (
-    MODALITIES,
-    Declined,
-    EmbeddingMethod,
-    Method,
-    Modality,
-    PosteriorMethod,
-    Scoring,
-    Task,
-)
+from xshot_bench.methods.base import MODALITIES, Declined, Modality, PosteriorMethod, Task
 
 
-class _TrainedMethod(Method):
+class _TrainedMethod(StackedMethod):
     """Trains one network a draw, or one for each of a draw's ``groups`` of modalities, all side by side."""
-
-    stack: ClassVar = True
 
     def __post_init__(self) -> None:
         self.state: dict[Modality, State] = {}  # the fitted network of each modality
@@ -45,15 +34,7 @@ class _TrainedMethod(Method):
     def learn(self, given: Samples) -> State:
         """The tensors ``[S, ...]`` of the trained networks."""
 
-    def fit(self, task: Task) -> None:
-        self._train([self], [task])
-
-    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
-        fitted = [copy.copy(self) for _ in tasks]
-        self._train(fitted, tasks)
-        return fitted
-
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
         learnt = self.learn(self.samples(tasks))
         for e, method in enumerate(fitted):
             method.state = {}
@@ -94,7 +75,7 @@ class HeadMethod(_TrainedMethod, PosteriorMethod):
         return side_by_side(networks)
 
 
-class AdapterMethod(_TrainedMethod, EmbeddingMethod, PosteriorMethod):
+class AdapterMethod(_TrainedMethod, StackedEmbeddingMethod):
     """A map of the features that learns, from all labelled items, to classify them by the class texts.
 
     The map is the same for all classes, so what it learns on source classes serves the target classes too, at X = 0 as
@@ -105,7 +86,6 @@ class AdapterMethod(_TrainedMethod, EmbeddingMethod, PosteriorMethod):
     """
 
     adapt: Literal["image", "both"] = "both"
-    score_by: Literal["cosine", "posterior"] = "cosine"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,10 +94,6 @@ class AdapterMethod(_TrainedMethod, EmbeddingMethod, PosteriorMethod):
     @abstractmethod
     def map(self, state: State, x: Tensor) -> Tensor:
         """Unit embeddings of unit ``x``: ``[S,n,d] -> [S,n,d]``, and ``[n,d] -> [n,d]`` with one network's state."""
-
-    @property
-    def scoring(self) -> Scoring:
-        return self.score_by
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         return self.map(self.state[modality], x) if modality in self.state else x
@@ -145,7 +121,7 @@ class AdapterMethod(_TrainedMethod, EmbeddingMethod, PosteriorMethod):
         """Of a batch, ``[S]``: the cross-entropy of the scaled cosines between mapped items and class texts."""
         return part.entropy(part.scale * self.map(state, part.x) @ part.text.mT)
 
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
-        super()._train(fitted, tasks)
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+        super().train(fitted, tasks)
         for method, task in zip(fitted, tasks, strict=True):
             method.candidate_text = task.class_text[task.candidates]

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of, taken
+from xshot_bench.methods._deep import Batch, DeepMethod, Learnt, Network, Terms, entropy, learnt_of, taken
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods._training import unit
 from xshot_bench.methods.base import MODALITIES, Task
 

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, entropy, learnt_of, taken, total
+from xshot_bench.methods._deep import Batch, DeepMethod, Learnt, Network, Terms, entropy, learnt_of, taken, total
 from xshot_bench.methods._linear import Standard
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import MODALITIES, Declined, Task
 
@@ -120,7 +121,7 @@ class CadaVae(DeepMethod):
                 x |= {m: part[m] for m in MODALITIES}
                 label |= dict.fromkeys(MODALITIES, part.label)
             if codes.shape[2]:
-                label["class"] = candidates.gather(1, draws.positions(candidates.shape[1], self.batch))
+                label["class"] = candidates.gather(1, draws.below(candidates.shape[1], self.batch))
                 x["class"] = taken(codes, label["class"])
             with torch.no_grad():
                 z = torch.cat([sampled(draws, *encoder[name](x[name]).chunk(2, 2)) for name in x], 1)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from xshot_bench.methods._deep import Batch, DeepMethod, Draws, Learnt, Network, Terms, learnt_of
+from xshot_bench.methods._deep import Batch, DeepMethod, Learnt, Network, Terms, learnt_of
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods._training import unit
 from xshot_bench.methods.base import MODALITIES, Task
 

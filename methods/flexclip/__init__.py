@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from xshot_bench.methods.base import (
-    MODALITIES,
-    Declined,
-    EmbeddingMethod,
-    Modality,
-    Pairs,
-    PosteriorMethod,
-    Scoring,
-    Task,
-)
+from xshot_bench.methods._training import unit
+from xshot_bench.methods.base import MODALITIES, Declined, Modality, Pairs, Task
 from xshot_bench.methods.flexclip.generation import FeatureGenerator
-from xshot_bench.methods.flexclip.projection import CommonSpace, Fusion, training_set
-from xshot_bench.methods.flexclip.stacked import M, unit
+from xshot_bench.methods.flexclip.projection import CommonSpace, training_set
+from xshot_bench.methods.flexclip.stacked import M
+from xshot_bench.methods.flexclip.two_stages import TwoStageMethod
 
 
-class FlexClip(EmbeddingMethod, PosteriorMethod):
+class FlexClip(TwoStageMethod):
     """FLEX-CLIP (Xie et al., arXiv 2411.17454): feature generation and gated projection. A reconstruction.
 
     The paper names the parts and what they are for; its equations beyond the first and its settings could not be
@@ -43,48 +35,15 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     projected feature alone; how many pseudo pairs it takes shows ``--sweep flexclip.pseudo=10,40,200``.
 
     generation: both objectives, one of them, or no pseudo pairs at all.
-    fusion: the learnt ``gate`` (a number for each dimension), a learnt ``scalar`` gate (one for the item), a
-        ``constant`` one, ``none`` (the projected feature alone) or ``shut`` (the original's).
-    latent, hidden: lengths of z and of the hidden layers of encoder, generator and critic.
     from_text: generated features are the class text plus what the generator makes, not the latter alone.
-    rounds, critic_steps: a round is this many steps of the critic and one of encoder and generator.
-    reconstruction, kl, gan, penalty: weights of the terms of stage 1. spread: the standard deviation of the z that
-        pseudo features are made from; 0 gives the generator's mean feature of a class.
-    gate_bias: where the gates start, and constant ones stay, before the sigmoid.
-    temperature: of the cosine classifier's logits.
-    alignment: weight of ‖h_v − h_t‖². shot_share: the part of a target class's training draws that fall on its shots.
+    shot_share: the part of a target class's training draws that fall on its shots.
+    The other parameters are explained in `TwoStageMethod`.
     """
 
     generation: Literal["vaegan", "vae", "gan", "none"] = "vaegan"
-    fusion: Fusion = "gate"
-    score_by: Literal["cosine", "posterior"] = "cosine"
-
-    latent: int = 32
-    hidden: int = 96
     from_text: bool = True
-    rounds: int = 100
-    critic_steps: int = 3
-    batch: int = 48
-    generator_rate: float = 1e-4
-    reconstruction: float = 20.0
-    kl: float = 0.1
-    gan: float = 1.0
-    penalty: float = 10.0
-    spread: float = 1.0
-    pseudo: int = 40
-
-    projector_hidden: int = 192
-    dropout: float = 0.1
-    gate_bias: float = -2.0
-    steps: int = 150
-    projector_batch: int = 48
-    projector_rate: float = 1e-3
-    temperature: float = 12.0
-    alignment: float = 0.5
     shot_share: float = 0.8
 
-    needs: ClassVar = frozenset({"joint", "class_text", "source"})
-    stack: ClassVar = True
     ablations: ClassVar = {
         "nogen": {"generation": "none"},
         "vae": {"generation": "vae"},
@@ -103,18 +62,6 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
         "steps": (75, 150, 300),
     }
 
-    @property
-    def scoring(self) -> Scoring:
-        return self.score_by
-
-    def fit(self, task: Task) -> None:
-        self._train([self], [task])
-
-    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
-        fitted = [copy.copy(self) for _ in tasks]
-        self._train(fitted, tasks)
-        return fitted
-
     @torch.no_grad()
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         return self.projectors[modality](x[None])[0][0]
@@ -122,10 +69,7 @@ class FlexClip(EmbeddingMethod, PosteriorMethod):
     def logits(self, x: Tensor, modality: Modality) -> Tensor:
         return unit(self.embed(x, modality)) @ self.classifier.T
 
-    def diagnostics(self) -> dict[str, float]:
-        return self.watched
-
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
         """Both stages on E draws at once; ``fitted[e]`` becomes the method of ``tasks[e]``."""
         if any(task.source.image.shape[1] != task.class_text.shape[1] for task in tasks):
             raise Declined("images, texts and class texts must have features of one length")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xshot_bench.methods._training import unit
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
-from xshot_bench.methods.flexclip.stacked import unit
 
 
 def fidelity(task: Task, made: Pairs) -> dict[str, float]:

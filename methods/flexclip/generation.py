@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._training import Adam
+from xshot_bench.methods._stacking import Draws
+from xshot_bench.methods._training import Adam, unit
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.fidelity import fidelity
 from xshot_bench.methods.flexclip.stacked import (
@@ -17,12 +18,10 @@ from xshot_bench.methods.flexclip.stacked import (
     Linear,
     M,
     Stack,
-    Streams,
     class_basis,
     class_codes,
     conditions,
     lrelu,
-    unit,
 )
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ class Sizes:
 class Encoder:
     """q(z | x, a): class-conditional posterior of the latent, ``(mean, log variance)`` of ``[S,B,latent]`` each."""
 
-    def __init__(self, streams: Streams, sizes: Sizes) -> None:
-        self.hidden = Linear.new(streams, [sizes.width, sizes.code], sizes.hidden, gain=2**0.5)
-        self.heads = Linear.new(streams, [sizes.hidden], 2 * sizes.latent)
+    def __init__(self, draws: Draws, sizes: Sizes) -> None:
+        self.hidden = Linear.new(draws, [sizes.width, sizes.code], sizes.hidden, gain=2**0.5)
+        self.heads = Linear.new(draws, [sizes.hidden], 2 * sizes.latent)
         self.parameters = self.hidden.parameters + self.heads.parameters
 
     def __call__(self, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,10 +60,10 @@ class Generator:
     then G must learn the text's place in the space, and with few source classes it does so for these alone.
     """
 
-    def __init__(self, streams: Streams, sizes: Sizes, basis: Tensor | None) -> None:
+    def __init__(self, draws: Draws, sizes: Sizes, basis: Tensor | None) -> None:
         self.basis = basis
-        self.hidden = Linear.new(streams, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
-        self.out = Linear.new(streams, [sizes.hidden], sizes.width, gain=0.03)
+        self.hidden = Linear.new(draws, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
+        self.out = Linear.new(draws, [sizes.hidden], sizes.width, gain=0.03)
         self.parameters = self.hidden.parameters + self.out.parameters
 
     def __call__(self, z: Tensor, a: Tensor) -> Tensor:
@@ -78,9 +77,9 @@ class Critic:
     A constant added to D would change no loss, so there is none.
     """
 
-    def __init__(self, streams: Streams, sizes: Sizes) -> None:
-        self.hidden = Linear.new(streams, [sizes.width, sizes.code], sizes.hidden, gain=2**0.5)
-        self.out = (streams.normal(M, 1, sizes.hidden).flatten(0, 1) / sizes.hidden**0.5).requires_grad_()
+    def __init__(self, draws: Draws, sizes: Sizes) -> None:
+        self.hidden = Linear.new(draws, [sizes.width, sizes.code], sizes.hidden, gain=2**0.5)
+        self.out = (draws.normal(M, 1, sizes.hidden).flatten(0, 1) / sizes.hidden**0.5).requires_grad_()
         self.parameters = [*self.hidden.parameters, self.out]
 
     def __call__(self, x: Tensor, a: Tensor) -> Tensor:
@@ -131,12 +130,12 @@ class FeatureGenerator:
 
     def __init__(self, method: FlexClip, tasks: Sequence[Task]) -> None:
         self.method, self.tasks = method, tasks
-        streams = Streams(tasks, "flexclip: initial networks")
+        draws = Draws(tasks, "flexclip: initial networks")
         sizes = Sizes(tasks[0].class_text.shape[1], min(tasks[0].class_text.shape), method.hidden, method.latent)
-        self.encoder = Encoder(streams, sizes)
+        self.encoder = Encoder(draws, sizes)
         basis = torch.stack([class_basis(task).T for task in tasks]).repeat_interleave(M, dim=0)
-        self.generator = Generator(streams, sizes, basis if method.from_text else None)
-        self.critic = Critic(streams, sizes)
+        self.generator = Generator(draws, sizes, basis if method.from_text else None)
+        self.critic = Critic(draws, sizes)
         self.adversarial = method.generation != "vae"
         self.variational = method.generation != "gan"
         made = [*self.generator.parameters, *(self.encoder.parameters if self.variational else [])]
@@ -146,15 +145,15 @@ class FeatureGenerator:
 
     def train(self) -> None:
         """All rounds; a round is ``critic_steps`` steps of the critic and one of encoder and generator."""
-        method, streams = self.method, Streams(self.tasks, "flexclip: stage 1")
+        method, draws = self.method, Draws(self.tasks, "flexclip: stage 1")
         labelled = [task.source + task.support for task in self.tasks]
         data = Stack(self.tasks, labelled, [stage_1_weights(pairs, self.tasks[0].shots) for pairs in labelled])
         steps = method.critic_steps if self.adversarial else 0
         for start in range(0, method.rounds, BLOCK):
             rounds = min(BLOCK, method.rounds - start)
-            at = streams.items(data, rounds, steps + 1, method.batch)
-            noise = streams.normal(rounds, steps + 2, M, method.batch, method.latent)
-            mix = streams.uniform(rounds, steps, M, method.batch, 1)
+            at = data.drawn(draws, rounds, steps + 1, method.batch)
+            noise = draws.normal(rounds, steps + 2, M, method.batch, method.latent)
+            mix = draws.uniform(rounds, steps, M, method.batch, 1)
             for r in range(rounds):
                 positions = at[:, r].flatten(1)
                 x = data.features(positions).split(method.batch, 1)
@@ -170,10 +169,10 @@ class FeatureGenerator:
 
         Image and text of a pair are generated independently: a random pairing within the class.
         """
-        method, streams = self.method, Streams(self.tasks, f"flexclip: {purpose}")
+        method, draws = self.method, Draws(self.tasks, f"flexclip: {purpose}")
         label = torch.stack(list(classes)).repeat_interleave(method.pseudo, dim=1)
         codes = torch.stack([class_codes(task) for task in self.tasks])
-        z = method.spread * streams.normal(M, label.shape[1], method.latent).flatten(0, 1)
+        z = method.spread * draws.normal(M, label.shape[1], method.latent).flatten(0, 1)
         made = self.generator(z, conditions(codes, label)).unflatten(0, (-1, M))
         return [Pairs(image, text, y) for (image, text), y in zip(made, label, strict=True)]
 

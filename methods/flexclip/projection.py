@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, gelu
 
-from xshot_bench.methods._training import Adam
+from xshot_bench.methods._stacking import Draws
+from xshot_bench.methods._training import Adam, unit
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.flexclip.generation import class_uniform
-from xshot_bench.methods.flexclip.stacked import Linear, M, Stack, Streams, unit
+from xshot_bench.methods.flexclip.stacked import Linear, M, Stack
+
+if TYPE_CHECKING:
+    from xshot_bench.methods.flexclip.two_stages import TwoStageMethod
 
 Fusion = Literal["gate", "scalar", "constant", "none", "shut"]
 
 BLOCK = 10  # steps whose random numbers are drawn at once
 FIXED_GATE: dict[Fusion, float] = {"none": 1.0, "shut": 0.0}
-
-
-class Projection(Protocol):
-    """A method's parameters of stage 2, as `FlexClip` explains them."""
-
-    fusion: Fusion
-    projector_hidden: int
-    dropout: float
-    gate_bias: float
-    steps: int
-    projector_batch: int
-    projector_rate: float
-    temperature: float
-    alignment: float
 
 
 def training_set(task: Task, pseudo: Pairs | None, shot_share: float) -> tuple[Pairs, Tensor]:
@@ -90,28 +80,28 @@ class CommonSpace:
     The loss is CE(h_v) + CE(h_t) + alignment·‖h_v − h_t‖² (flexclip.md, section 3.2); w starts at the class texts.
     """
 
-    def __init__(self, method: Projection, tasks: Sequence[Task]) -> None:
+    def __init__(self, method: TwoStageMethod, tasks: Sequence[Task]) -> None:
         self.method, self.tasks = method, tasks
-        streams = Streams(tasks, "flexclip: initial projectors")
+        draws = Draws(tasks, "flexclip: initial projectors")
         width = tasks[0].class_text.shape[1]
         gates = 1 if method.fusion == "scalar" else width
         self.projector = GatedProjector(
-            Linear.new(streams, [width], method.projector_hidden, gain=2**0.5),
-            Linear.new(streams, [method.projector_hidden], width),
-            Linear.new(streams, [width, width], gates, gain=0.0, bias=method.gate_bias),
+            Linear.new(draws, [width], method.projector_hidden, gain=2**0.5),
+            Linear.new(draws, [method.projector_hidden], width),
+            Linear.new(draws, [width, width], gates, gain=0.0, bias=method.gate_bias),
             method.fusion,
         )
         self.classifier = torch.stack([task.class_text for task in tasks]).requires_grad_()
 
     def train(self, sets: Sequence[tuple[Pairs, Tensor]]) -> None:
         """All steps on the training sets, one a draw."""
-        method, streams = self.method, Streams(self.tasks, "flexclip: stage 2")
+        method, draws = self.method, Draws(self.tasks, "flexclip: stage 2")
         data = Stack(self.tasks, [pairs for pairs, _ in sets], [weights for _, weights in sets])
         optimiser = Adam(self._learnt(), method.projector_rate, beta1=0.9)
         for start in range(0, method.steps, BLOCK):
             steps = min(BLOCK, method.steps - start)
-            at = streams.items(data, steps, method.projector_batch)
-            kept = streams.uniform(steps, M, method.projector_batch, method.projector_hidden) >= method.dropout
+            at = data.drawn(draws, steps, method.projector_batch)
+            kept = draws.uniform(steps, M, method.projector_batch, method.projector_hidden) >= method.dropout
             for s in range(steps):
                 dropped = kept[:, s].flatten(0, 1) / (1 - method.dropout)
                 optimiser.descend(self._loss(data.features(at[:, s]), data.label[at[:, s]], dropped))

@@ -11,41 +11,13 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu, normalize
+from torch.nn.functional import leaky_relu
 
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
 
 M = len(MODALITIES)
 SLOPE = 0.2  # of the leaky ReLU, as in the ancestors of FLEX-CLIP
-
-
-class Streams:
-    """The random numbers of E draws, each from its own generator, so that a draw's do not depend on its company."""
-
-    def __init__(self, tasks: Sequence[Task], purpose: str) -> None:
-        self.generators = [task.generator(purpose) for task in tasks]
-        self.like = tasks[0].class_text  # device and dtype
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers ``[E, *shape]``."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.like)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), ``[E, *shape]``."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.like)
-
-    def items(self, data: Stack, *shape: int) -> Tensor:
-        """Positions in ``data`` ``[E, *shape]``, drawn with replacement in proportion to its weights."""
-        return self.positions(data.weights, data.starts, *shape)
-
-    def positions(self, weights: Sequence[Tensor], starts: Sequence[int], *shape: int) -> Tensor:
-        """Positions ``[E, *shape]``, drawn with replacement in proportion to each draw's weights, from its start on."""
-        drawn = []
-        for weight, start, generator in zip(weights, starts, self.generators, strict=True):
-            limits = weight.double().cpu().cumsum(0)
-            at = torch.rand(shape, generator=generator, dtype=torch.float64) * limits[-1]
-            drawn.append(start + torch.searchsorted(limits, at, right=True).clamp_max(len(limits) - 1))
-        return torch.stack(drawn).to(self.like.device)
 
 
 class Stack:
@@ -61,6 +33,10 @@ class Stack:
         self.feature = torch.cat([torch.stack([p[m] for m in MODALITIES], dim=1) for p in pairs])
         self.codes = torch.stack([class_codes(task) for task in tasks])
 
+    def drawn(self, draws: Draws, *shape: int) -> Tensor:
+        """Positions ``[E, *shape]``, with replacement and in proportion to the weights."""
+        return positions(draws, self.weights, self.starts, *shape)
+
     def features(self, at: Tensor) -> Tensor:
         """``[S, B, d]`` for positions ``[E, B]``."""
         return self.feature[at].transpose(1, 2).flatten(0, 1)
@@ -68,6 +44,16 @@ class Stack:
     def conditions(self, at: Tensor) -> Tensor:
         """The class codes of the items, ``[S, B, r]`` for positions ``[E, B]``."""
         return conditions(self.codes, self.label[at])
+
+
+def positions(draws: Draws, weights: Sequence[Tensor], starts: Sequence[int], *shape: int) -> Tensor:
+    """Positions ``[E, *shape]``, with replacement and in proportion to each draw's weights, from its start on."""
+    drawn = []
+    for weight, start, generator in zip(weights, starts, draws.generators, strict=True):
+        limits = weight.double().cpu().cumsum(0)
+        at = torch.rand(shape, generator=generator, dtype=torch.float64) * limits[-1]
+        drawn.append(start + torch.searchsorted(limits, at, right=True).clamp_max(len(limits) - 1))
+    return torch.stack(drawn).to(draws.like.device)
 
 
 def class_basis(task: Task) -> Tensor:
@@ -100,11 +86,11 @@ class Linear:
         self.weights, self.bias = tuple(weights), bias
 
     @classmethod
-    def new(cls, streams: Streams, inputs: Sequence[int], outputs: int, gain: float = 1.0, bias: float = 0.0) -> Self:
+    def new(cls, draws: Draws, inputs: Sequence[int], outputs: int, gain: float = 1.0, bias: float = 0.0) -> Self:
         """Untrained: weights normal with variance gain²/inputs, biases at ``bias``."""
         deviation = gain / sum(inputs) ** 0.5
-        weights = [streams.normal(M, n, outputs).flatten(0, 1).mul(deviation).requires_grad_() for n in inputs]
-        constant = torch.full((len(weights[0]), 1, outputs), bias, device=streams.like.device, dtype=streams.like.dtype)
+        weights = [draws.normal(M, n, outputs).flatten(0, 1).mul(deviation).requires_grad_() for n in inputs]
+        constant = torch.full((len(weights[0]), 1, outputs), bias, device=draws.like.device, dtype=draws.like.dtype)
         return cls(weights, constant.requires_grad_())
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -125,7 +111,3 @@ class Linear:
 
 def lrelu(x: Tensor) -> Tensor:
     return leaky_relu(x, SLOPE)
-
-
-def unit(x: Tensor) -> Tensor:
-    return normalize(x, dim=-1)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xshot_bench.methods._training import Adam
+from xshot_bench.methods._stacking import Draws
+from xshot_bench.methods._training import Adam, unit
 from xshot_bench.methods.base import MODALITIES, Pairs, Task
 from xshot_bench.methods.flexclip.fidelity import fidelity
 from xshot_bench.methods.flexclip.generation import Critic, Encoder, Sizes, class_uniform
-from xshot_bench.methods.flexclip.stacked import Linear, M, Streams, lrelu, unit
+from xshot_bench.methods.flexclip.stacked import Linear, M, lrelu, positions
 
 if TYPE_CHECKING:
     from xshot_bench.methods.flexclip_meta import FlexClipMeta
@@ -41,10 +42,10 @@ class Condition:
 class MeanGenerator:
     """G(z, q) = unit(k₁·a + k₂·own + k₃·other + R(z, q)); k and R are learnt, for each modality apart."""
 
-    def __init__(self, streams: Streams, sizes: Sizes) -> None:
-        self.weight = streams.like.new_ones(len(streams.generators) * M, 1, 3).requires_grad_()
-        self.hidden = Linear.new(streams, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
-        self.out = Linear.new(streams, [sizes.hidden], sizes.width, gain=0.03)
+    def __init__(self, draws: Draws, sizes: Sizes) -> None:
+        self.weight = draws.like.new_ones(len(draws.generators) * M, 1, 3).requires_grad_()
+        self.hidden = Linear.new(draws, [sizes.latent, sizes.code], sizes.hidden, gain=2**0.5)
+        self.out = Linear.new(draws, [sizes.hidden], sizes.width, gain=0.03)
         self.parameters = self.hidden.parameters + self.out.parameters
 
     def base(self, condition: Condition) -> Tensor:
@@ -134,11 +135,11 @@ class ClassMeans:
     def __init__(self, method: FlexClipMeta, tasks: Sequence[Task]) -> None:
         self.method, self.tasks = method, tasks
         self.episodes = Episodes(tasks, method.directions)
-        streams = Streams(tasks, "flexclip_meta: initial networks")
+        draws = Draws(tasks, "flexclip_meta: initial networks")
         code = 3 * self.episodes.basis.shape[2]
         sizes = Sizes(tasks[0].class_text.shape[1], code, method.hidden, method.latent)
-        self.generator = MeanGenerator(streams, sizes)
-        self.encoder, self.critic = Encoder(streams, sizes), Critic(streams, sizes)
+        self.generator = MeanGenerator(draws, sizes)
+        self.encoder, self.critic = Encoder(draws, sizes), Critic(draws, sizes)
         self.optimiser = Adam([*self.generator.parameters, *self.encoder.parameters], method.generator_rate, 0.5)
         self.weights = Adam([self.generator.weight], FASTER * method.generator_rate, 0.5)
         self.critics = Adam(self.critic.parameters, method.generator_rate, 0.5)
@@ -146,14 +147,14 @@ class ClassMeans:
 
     def train(self) -> None:
         """All rounds; a round is ``critic_steps`` steps of the critic, if there is one, and one of the generator."""
-        method, streams, data = self.method, Streams(self.tasks, "flexclip_meta: stage 1"), self.episodes
+        method, draws, data = self.method, Draws(self.tasks, "flexclip_meta: stage 1"), self.episodes
         steps = method.critic_steps if method.gan else 0
         for start in range(0, method.rounds, BLOCK):
             rounds = min(BLOCK, method.rounds - start)
-            at = streams.positions(data.weights, data.starts, rounds, steps + 1, method.batch)
-            chance = streams.uniform(rounds, steps + 1, method.batch, data.shots)
-            noise = streams.normal(rounds, steps + 2, M, method.batch, method.latent)
-            mix = streams.uniform(rounds, steps, M, method.batch, 1)
+            at = positions(draws, data.weights, data.starts, rounds, steps + 1, method.batch)
+            chance = draws.uniform(rounds, steps + 1, method.batch, data.shots)
+            noise = draws.normal(rounds, steps + 2, M, method.batch, method.latent)
+            mix = draws.uniform(rounds, steps, M, method.batch, 1)
             for r in range(rounds):
                 x = data.features(at[:, r].flatten(1)).split(method.batch, 1)
                 q = data.simulated(at[:, r].flatten(1), chance[:, r].flatten(1, 2)).split(method.batch)
@@ -178,8 +179,8 @@ class ClassMeans:
         method, count = self.method, self.method.pseudo
         label = torch.stack(list(classes)).repeat_interleave(count, 1)
         condition = self.episodes.of_classes(label)
-        streams = Streams(self.tasks, "flexclip_meta: pseudo items")
-        z = streams.normal(1, label.shape[1], method.latent).expand(-1, M, -1, -1).flatten(0, 1)
+        draws = Draws(self.tasks, "flexclip_meta: pseudo items")
+        z = draws.normal(1, label.shape[1], method.latent).expand(-1, M, -1, -1).flatten(0, 1)
         residual = self.generator.residual(z, condition).unflatten(1, (-1, count))
         centre = self.generator.residual(torch.zeros_like(z), condition).unflatten(1, (-1, count))
         varied = centre + method.spread * (residual - residual.mean(2, keepdim=True))
@@ -189,10 +190,10 @@ class ClassMeans:
     @torch.no_grad()
     def simulated_pairs(self) -> list[Pairs]:
         """Generated pairs of the source classes, each from X of their items, as a target class has them."""
-        data, streams = self.episodes, Streams(self.tasks, "flexclip_meta: pseudo source items")
-        at = streams.positions(data.weights, data.starts, SIMULATED * len(self.tasks[0].source_classes))
-        condition = data.simulated(at, streams.uniform(at.shape[1], data.shots))
-        z = self.method.spread * streams.normal(1, at.shape[1], self.method.latent)
+        data, draws = self.episodes, Draws(self.tasks, "flexclip_meta: pseudo source items")
+        at = positions(draws, data.weights, data.starts, SIMULATED * len(self.tasks[0].source_classes))
+        condition = data.simulated(at, draws.uniform(at.shape[1], data.shots))
+        z = self.method.spread * draws.normal(1, at.shape[1], self.method.latent)
         made = self.generator(z.expand(-1, M, -1, -1).flatten(0, 1), condition).unflatten(0, (-1, M))
         return [Pairs(image, text, label) for (image, text), label in zip(made, data.label[at], strict=True)]
 

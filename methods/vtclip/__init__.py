@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
@@ -11,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.func import stack_module_state
 
+from xshot_bench.methods._stacking import StackedMethod
 from xshot_bench.methods._training import Adam
 from xshot_bench.methods.base import MODALITIES, Declined, Modality, PairMethod, Task
+from xshot_bench.methods.calibration import posteriors, spread
 from xshot_bench.methods.vtclip.attention import Guide, Shape
 from xshot_bench.methods.vtclip.training import Lesson, Objective
 
-SHARPNESS = 1.5  # of class posteriors, as the harness softens those of other methods
 
-
-class VtClip(PairMethod):
+class VtClip(StackedMethod, PairMethod):
     """VT-CLIP (Qiu et al., arXiv 2112.02399): visual-guided texts. A reconstruction from published descriptions.
 
     From the paper: both towers are frozen; texts are queries, the image's spatial tokens are keys and values of a
@@ -63,7 +62,6 @@ class VtClip(PairMethod):
     decay: float = 0.01
 
     needs: ClassVar = frozenset({"joint", "class_text", "tokens"})
-    stack: ClassVar = True
     ablations: ClassVar = {
         "noguide": {"alpha": 0.0, "residual": "fixed"},
         "fixed": {"residual": "fixed"},
@@ -80,13 +78,21 @@ class VtClip(PairMethod):
     }
     search: ClassVar = {"rate": (1e-3, 3e-3, 1e-2), "alpha": (0.1, 0.3, 1.0, 3.0)}
 
-    def fit(self, task: Task) -> None:
-        self._train([self], [task])
-
-    def fit_many(self, tasks: Sequence[Task]) -> list[Self]:
-        fitted = [copy.copy(self) for _ in tasks]
-        self._train(fitted, tasks)
-        return fitted
+    def train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
+        lessons = [Lesson.of(task, self._guide(task), self.objective) for task in tasks]
+        state, _ = stack_module_state([lesson.guide for lesson in lessons])
+        fixed = {"alpha"} if self.residual == "fixed" else set()
+        learnt = [parameter for name, parameter in state.items() if name not in fixed]
+        optimiser = Adam(learnt, self.rate, decay=self.decay)
+        losses = torch.zeros(len(tasks))
+        for step in range(self.steps):
+            drawn = zip(*(lesson.batch(self.batch) for lesson in lessons), strict=True)
+            losses = torch.vmap(lessons[0].loss)(state, tuple(map(torch.stack, drawn)))
+            gradients = torch.autograd.grad(losses.sum(), learnt)
+            optimiser.step(gradients, (1 + math.cos(math.pi * step / self.steps)) / 2)
+        for i, (method, task, lesson) in enumerate(zip(fitted, tasks, lessons, strict=True)):
+            lesson.guide.load_state_dict({name: parameter[i] for name, parameter in state.items()})
+            method._keep(task, lesson.guide.requires_grad_(False), float(losses[i].detach()))
 
     @torch.no_grad()
     def score(self, image: Tensor, text: Tensor, tokens: Tensor | None) -> Tensor:
@@ -112,24 +118,7 @@ class VtClip(PairMethod):
         return x @ self.prompts.T if modality == "text" else self._guided(x, self.prompts, tokens)
 
     def _posterior(self, x: Tensor, modality: Modality, tokens: Tensor | None = None) -> Tensor:
-        return torch.softmax(SHARPNESS * self._class_scores(x, modality, tokens) / self.spread[modality], dim=1)
-
-    def _train(self, fitted: Sequence[Self], tasks: Sequence[Task]) -> None:
-        """Train one guide a task, all side by side."""
-        lessons = [Lesson.of(task, self._guide(task), self.objective) for task in tasks]
-        state, _ = stack_module_state([lesson.guide for lesson in lessons])
-        fixed = {"alpha"} if self.residual == "fixed" else set()
-        learnt = [parameter for name, parameter in state.items() if name not in fixed]
-        optimiser = Adam(learnt, self.rate, decay=self.decay)
-        losses = torch.zeros(len(tasks))
-        for step in range(self.steps):
-            drawn = zip(*(lesson.batch(self.batch) for lesson in lessons), strict=True)
-            losses = torch.vmap(lessons[0].loss)(state, tuple(map(torch.stack, drawn)))
-            gradients = torch.autograd.grad(losses.sum(), learnt)
-            optimiser.step(gradients, (1 + math.cos(math.pi * step / self.steps)) / 2)
-        for i, (method, task, lesson) in enumerate(zip(fitted, tasks, lessons, strict=True)):
-            lesson.guide.load_state_dict({name: parameter[i] for name, parameter in state.items()})
-            method._keep(task, lesson.guide.requires_grad_(False), float(losses[i].detach()))
+        return posteriors(self._class_scores(x, modality, tokens), self.spread[modality])
 
     def _guide(self, task: Task) -> Guide:
         width = self.width or task.class_text.shape[1]
@@ -144,9 +133,4 @@ class VtClip(PairMethod):
         self.prompts = task.class_text[task.candidates]
         self.reference = torch.cat([self.prompts, task.support.text])
         seen = task.source if len(task.source) else task.support
-        self.spread = {m: _spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}
-
-
-def _spread(scores: Tensor) -> Tensor:
-    """The root mean square of the row-centred scores: by it the harness divides the logits of other methods."""
-    return (scores - scores.mean(1, keepdim=True)).square().mean().sqrt().clamp_min(1e-12)
+        self.spread = {m: spread(self._class_scores(seen[m], m, seen.tokens)) for m in MODALITIES}

@@ -8,7 +8,8 @@ from cases import World, fitted, outputs
 from torch.nn.functional import normalize
 
 from xshot_bench.methods import acmr, cada_vae, clip4cmr, dadn, dscmr
-from xshot_bench.methods._deep import Batch, Draws, Network
+from xshot_bench.methods._deep import Batch, Network
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods.acmr import Acmr
 from xshot_bench.methods.base import MODALITIES
 from xshot_bench.methods.cada_vae import CadaVae

@@ -10,12 +10,13 @@ import torch
 from cases import World, fitted, outputs
 from torch.nn.functional import normalize
 
+from xshot_bench.methods._stacking import Draws
 from xshot_bench.methods.base import Pairs
 from xshot_bench.methods.flexclip import FlexClip
 from xshot_bench.methods.flexclip import projection as stage_2
 from xshot_bench.methods.flexclip.fidelity import fidelity, frechet, nearest
 from xshot_bench.methods.flexclip.generation import Critic, FeatureGenerator, Sizes
-from xshot_bench.methods.flexclip.stacked import SLOPE, Streams, class_codes
+from xshot_bench.methods.flexclip.stacked import SLOPE, class_codes
 
 QUICK = {"rounds": 4, "steps": 4, "pseudo": 5}
 # What the 16-d world needs, where the class texts are no place to start from.
@@ -129,11 +130,11 @@ def test_training_set_draws_classes_equally_and_shots_by_their_share():
 
 def test_critic_gradients_are_those_of_double_backward():
     tasks = [World().task(1, seed) for seed in (0, 1)]
-    streams = Streams(tasks, "test")
-    critic = Critic(streams, Sizes(width=16, code=16, hidden=12, latent=4))
+    draws = Draws(tasks, "test")
+    critic = Critic(draws, Sizes(width=16, code=16, hidden=12, latent=4))
     critic.out.data *= 3
-    critic.hidden.bias.data += streams.normal(2, 1, 12).flatten(0, 1)
-    real, fake, mixed, a = (streams.normal(2, 7, 16).flatten(0, 1) for _ in range(4))
+    critic.hidden.bias.data += draws.normal(2, 1, 12).flatten(0, 1)
+    real, fake, mixed, a = (draws.normal(2, 7, 16).flatten(0, 1) for _ in range(4))
     gradients, norm, gap = critic.gradients(real, fake, mixed, a, penalty=10.0)
 
     mixed.requires_grad_()
@@ -149,9 +150,9 @@ def test_critic_gradients_are_those_of_double_backward():
 
 
 def test_critic_is_a_leaky_network_of_feature_and_class():
-    streams = Streams([World().task(1)], "test")
-    critic = Critic(streams, Sizes(width=16, code=16, hidden=12, latent=4))
-    x, a = streams.normal(2, 5, 16)[0], streams.normal(2, 5, 16)[0]
+    draws = Draws([World().task(1)], "test")
+    critic = Critic(draws, Sizes(width=16, code=16, hidden=12, latent=4))
+    x, a = draws.normal(2, 5, 16)[0], draws.normal(2, 5, 16)[0]
     for m in range(2):
         joined = torch.cat([x[m], a[m]], 1) @ torch.cat([w[m] for w in critic.hidden.weights])
         inner = torch.nn.functional.leaky_relu(joined + critic.hidden.bias[m], SLOPE)

@@ -37,6 +37,18 @@ def test_anchor_mixes_logits_of_equal_spread():
         torch.testing.assert_close(mixed, 0.7 * own + 0.3 * prototype)
 
 
+@pytest.mark.parametrize(("classes", "weight"), [(28, 0.2), (7, 0.5), (2, 7 / 9)])
+def test_anchor_by_classes_is_the_fixed_one_of_their_number(classes, weight):
+    """With OpenMoji's 28 source classes it is what the switch ``fixedanchor`` has."""
+    assert FlexClipMeta.ablations["fixedanchor"] == {"anchor": 0.2}
+    task = World(source_classes=classes).task(shots=1)
+    items = World(source_classes=classes).test_items(task)
+    default, fixed = (fitted(lambda p=p: quick(**p), task) for p in ({}, {"anchor": weight}))
+    assert default.diagnostics()["anchor"] == weight
+    for mine, theirs in zip(outputs(default, items), outputs(fixed, items), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_cosine_is_the_mean_of_the_members():
     task = World().task(shots=1)
     items = World().test_items(task)
@@ -153,7 +165,7 @@ def test_diagnostics_tell_what_was_trained():
     )
     assert "critic gradient norm" not in found
     assert "critic gradient norm" in fitted(lambda: quick(**FlexClipMeta.ablations["vaegan"]), task).diagnostics()
-    assert set(fitted(lambda: quick(**FlexClipMeta.ablations["nogen"]), task).diagnostics()) == {"mean gate"}
+    assert set(fitted(lambda: quick(**FlexClipMeta.ablations["nogen"]), task).diagnostics()) == {"mean gate", "anchor"}
 
 
 def test_a_draw_does_not_depend_on_its_company():
