@@ -107,11 +107,8 @@ class Round:
         self.cut_off += code != 0
         self.done.append(f"{blow} {moment} -> {code}")
         hold(code in BLOWS[blow], f"{blow}: exit code {code}: {run.err[-3000:]}")
-        if "spawn_main" in run.err:  # Ctrl-C met a worker that was not ready to ignore it
-            self.done.append("a worker's traceback was shown")
-        else:
-            said = re.sub(r"Exception ignored in.*\nTraceback", "", run.err)  # Ctrl-C in a callback of Python's own
-            hold("Traceback" not in said, f"{blow}: {run.err[-3000:]}")
+        said = re.sub(r"Exception ignored in.*\nTraceback", "", run.err)  # Ctrl-C in a callback of Python's own
+        hold("Traceback" not in said, f"{blow}: {run.err[-3000:]}")
         if code == 2 and largest != 300:  # which cuts the message, too
             reasons = "another run is writing" if second else "full disk|cannot be written|cannot be read or written"
             hold(re.search(f"^Error: .*({reasons})", run.err, re.M), run.err)

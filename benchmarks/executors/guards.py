@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from xshot_bench.benchmarks.executors.threads import one_thread
 
 FORKS = sys.platform == "linux"  # elsewhere libraries do not take it well
 CONTEXT = get_context("fork") if FORKS else get_context("spawn")
+INTERRUPTS = signal.SIGINT, signal.SIGTERM
 LOOK = 0.1  # seconds between looks at a child under limits
 GENTLY = 2.0  # seconds that an idle child has to end by itself
 
@@ -51,7 +52,8 @@ def guardians(count: int, limits: Limits) -> Iterator[list[Connection]]:
     context = get_context("spawn")
     pipes = [context.Pipe() for _ in range(count)]
     nursery = context.Process(target=_nurse, args=([end for _, end in pipes], limits))
-    nursery.start()
+    with _uninterrupted():
+        nursery.start()
     for _, end in pipes:
         end.close()
     try:
@@ -72,9 +74,25 @@ def answer(pipe: Connection) -> bytes:
     return pipe.recv_bytes()
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What is started here gets no Ctrl-C before it has come so far as to ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would end what follows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _nurse(ends: Sequence[Connection], limits: Limits) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they come to the whole group; the run ends the guardians
+    for number in INTERRUPTS:  # they come to the whole group; the run ends the guardians
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     from xshot_bench.benchmarks import run  # noqa: F401 - for the children
     from xshot_bench.benchmarks.provenance import provenance
 
@@ -94,7 +112,7 @@ def _nurse(ends: Sequence[Connection], limits: Limits) -> None:
 
 
 def _guard(pipe: Connection, limits: Limits, inherited: Sequence[int]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     for descriptor in inherited:
         os.close(descriptor)
@@ -198,7 +216,7 @@ def _work(pipe: Connection, guardian: int, inherited: Sequence[int]) -> None:
         os.close(descriptor)
     os.setsid()
     trees.die_with_parent(guardian)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in INTERRUPTS:
         signal.signal(number, signal.SIG_DFL)
     with suppress(OSError):  # what methods print is no part of the table
         os.dup2(2, 1)
