@@ -30,23 +30,23 @@ class CoOp(PosteriorMethod):
     the costly steps.
 
     start: ``words`` of the dataset's (first) prompt before the name, where it has any, else ``random``. context: M of
-        the random ones. at_once: classes a step. The defaults are first guesses, not yet chosen by benchmarks/tune.py.
+        the random ones. at_once: classes a step.
     """
 
-    start: Literal["words", "random"] = "words"
+    start: Literal["words", "random"] = "random"
     context: int = 16
     csc: bool = False
     train_on: Literal["both", "image"] = "both"
-    steps: int = 60
+    steps: int = 50
     at_once: int = 16
-    rate: float = 3e-3
+    rate: float = 1e-2
 
     needs: ClassVar = frozenset({"joint", "class_text", "towers"})
     ablations: ClassVar = {
-        "random": {"start": "random"},
+        "words": {"start": "words"},
         "csc": {"csc": True},
         "image": {"train_on": "image"},
-        "untrained": {"steps": 0},
+        "untrained": {"steps": 0, "start": "words"},
     }
     search: ClassVar[Mapping[str, Sequence[Any]]] = {
         "rate": (1e-3, 3e-3, 1e-2),
