@@ -59,7 +59,7 @@ def test_what_is_missing_is_said(make):
 def test_coop_with_the_prompts_words_and_no_step_is_zero_shot(shots):
     task = WORLD.task(shots)
     items = WORLD.test_items(task)
-    method = fitted(lambda: CoOp(steps=0), task)
+    method = fitted(lambda: CoOp(steps=0, start="words"), task)
     for m in MODALITIES:
         assert torch.allclose(method.logits(items[m], m), zero_shot(task, items[m]), atol=1e-4)
     assert method.diagnostics() == {"last loss": 0, "context moved": 0}
@@ -68,11 +68,11 @@ def test_coop_with_the_prompts_words_and_no_step_is_zero_shot(shots):
 def test_coops_context_is_of_the_size_asked_for():
     task = WORLD.task(shots=2)
     width = live_world.CONFIG["text_cfg"]["width"]
-    assert fitted(lambda: CoOp(steps=1), task).vectors.shape == (4, width)  # a photo of a
+    assert fitted(lambda: CoOp(steps=1, start="words"), task).vectors.shape == (4, width)  # a photo of a
     drawn = fitted(lambda: CoOp(steps=0, start="random", context=9), task).vectors
     assert drawn.shape == (9, width)
     assert float(drawn.std()) == pytest.approx(0.02, rel=0.2)
-    own = fitted(lambda: CoOp(steps=3, csc=True), task).vectors
+    own = fitted(lambda: CoOp(steps=3, start="words", csc=True), task).vectors
     assert own.shape == (4, 4, width)
     assert (own[0] - own[1]).abs().max() > 1e-4
     with pytest.raises(Declined, match="needs labelled items"):
