@@ -43,6 +43,7 @@ class Lost:
     killed: bool = False
 
 
+GONE = Lost("its process was killed with the one that watched it", killed=True)  # where a guardian has ended
 Task = Callable[[], object]  # picklable, as is what it returns
 
 

@@ -49,8 +49,9 @@ def packed(job: Job) -> tuple[bytes, bytes]:
 
 def serve(own: bytes, shared: bytes, cells: int, limits: Limits, expected: dict[str, str]) -> tuple[Any, ...]:
     """Run a job of so many cells under this worker's guardian; an `Outcome`, as a plain tuple."""
-    from xshot_bench.benchmarks.executors.guards import Lost, answer, ask
+    from xshot_bench.benchmarks.executors.guards import GONE, Lost, answer, ask
 
+    found: Any = GONE
     for _ in range(2):  # somebody may have killed the guardian
         pipe = _guardian(limits, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         try:
@@ -58,9 +59,9 @@ def serve(own: bytes, shared: bytes, cells: int, limits: Limits, expected: dict[
             found = pickle.loads(answer(pipe))  # noqa: S301 - from the guardian
         except (EOFError, OSError):
             _guardian.cache_clear()
-            continue
-        return tuple(Outcome(lost=found.reason, killed=found.killed) if isinstance(found, Lost) else Outcome(*found))
-    return tuple(Outcome(lost="its process was killed with the one that watched it", killed=True))
+        else:
+            break
+    return tuple(Outcome(lost=found.reason, killed=found.killed) if isinstance(found, Lost) else Outcome(*found))
 
 
 def compute(own: bytes, shared: bytes, expected: dict[str, str]) -> tuple[Any, ...]:

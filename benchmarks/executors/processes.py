@@ -10,12 +10,11 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
-from xshot_bench.benchmarks.executors.guards import Lost, answer, ask, guardians
+from xshot_bench.benchmarks.executors.guards import GONE, Lost, answer, ask, guardians
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.records import Result
 from xshot_bench.benchmarks.run import Job, lost, run_job
 
-GONE = Lost("its process was killed with the one that watched it", killed=True)
 NOTHING = pickle.dumps(GONE)
 
 
