@@ -54,12 +54,12 @@ def connected(address: str, jobs: Sequence[Job]) -> Iterator[None]:
         ) from None
     finally:
         signal.signal(signal.SIGTERM, handler)
-    try:
-        _check_demands(jobs)
-        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # where Ray tells what happens to nodes
+    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):  # where Ray tells what happens to nodes
+        try:
+            _check_demands(jobs)
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def execute(jobs: Sequence[Job], most: int = 0, limits: Limits = NO_LIMITS) -> Generator[Result, None, None]:
