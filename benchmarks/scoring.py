@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from typing import cast
 
@@ -14,6 +12,7 @@ from torch.nn.functional import normalize, pad
 
 from xshot_bench.benchmarks.episode import OnDisk, Unlabelled
 from xshot_bench.benchmarks.protocol import Direction
+from xshot_bench.datasets.scratch import room
 from xshot_bench.methods.base import MODALITIES, EmbeddingMethod, Method, Modality, PairMethod, PosteriorMethod, Task
 from xshot_bench.methods.calibration import posteriors, spread
 
@@ -69,12 +68,9 @@ def _represented(represent: Representation, items: Tensor | OnDisk) -> Tensor:
 
 
 def _room(rows: int, like: Tensor) -> Tensor:
-    size = 4 * rows * like.shape[1]
-    if size <= KEPT or like.device.type != "cpu":
+    if like.device.type != "cpu":
         return like.new_empty(rows, like.shape[1])
-    with tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, and not the end of the process later
-        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, like.shape[1])))
+    return torch.from_numpy(room((rows, like.shape[1]), kept=KEPT))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import numpy as np
 
 from xshot_bench import InputError
 from xshot_bench.datasets._folder import read_lines
+from xshot_bench.datasets.scratch import put_away
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ SUFFIXES = (".npz", ".npy", ".safetensors", ".mat", ".txt", *HDF5_SUFFIXES)
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays of one file. ``keys`` are known at once, an array is read when it is asked for.
+    """The arrays of one file. ``keys`` are known at once, an array is read when it is asked for; large ones are mapped.
 
     A file of one array without a name (.npy, .txt) has the key "".
     """
@@ -48,7 +49,7 @@ class Arrays:
             array = self.read(key)
         if array.dtype.kind == "O":
             raise InputError(f"{self.path}: {key!r} holds objects (pickled, or a MATLAB struct), which are not read.")
-        return array
+        return put_away(array)
 
 
 def open_arrays(path: Path) -> Arrays:
@@ -103,7 +104,7 @@ def _numpy_archive(path: Path) -> Arrays:
 
 
 def _numpy(path: Path) -> Arrays:
-    return Arrays(path, ("",), lambda key: np.load(path, allow_pickle=False))
+    return Arrays(path, ("",), lambda key: np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _text(path: Path) -> Arrays:

@@ -15,6 +15,7 @@ from xshot_bench import InputError
 from xshot_bench.datasets._candidates import Candidate, usable
 from xshot_bench.datasets.base import Item
 from xshot_bench.datasets.feature_cache import FeatureSet
+from xshot_bench.datasets.scratch import room, row_blocks
 from xshot_bench.datasets.splitting import Part
 
 _Whose = tuple[str, str]  # a part, and image or text
@@ -117,7 +118,7 @@ def _add(rows: _Rows, part: str, block: Block, labels: tuple[Sequence[str], Sequ
             raise InputError(
                 f"the {kind} of {part!r} have {now.shape[1]} columns where those before have {before[0].shape[1]}."
             )
-    finite = np.isfinite(image).all(1) & np.isfinite(text).all(1)
+    finite = _finite(image) & _finite(text)
     for n, name in enumerate(label):
         where = f"{part} row {n + 1}".strip()
         row = Candidate(where, str(block.ids[n]) if block.ids is not None else where.replace(" row ", "/"), "", name)
@@ -138,7 +139,7 @@ def _checked_dump(
 ) -> Dump:
     good = [row for row in rows.found if not row.problem]
     place = {name: number for number, name in enumerate(classes)}
-    image, text = np.concatenate(rows.image)[kept], np.concatenate(rows.text)[kept]
+    image, text = _joined(rows.image, kept), _joined(rows.text, kept)
     class_text = np.zeros((len(classes), 0), np.float32)
     if reading.class_text is not None:
         class_text = _matrix(reading.class_text, "the class texts")
@@ -153,7 +154,9 @@ def _checked_dump(
     digest = hashlib.sha256(json.dumps([[r.id, r.label, r.part] for r in good]).encode())
     digest.update(json.dumps([classes, reading.joint, reading.logit_scale]).encode())
     for array in (image, text, class_text):
-        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        digest.update(repr(array.shape).encode())
+        for some in row_blocks(len(array)):
+            digest.update(array[some].tobytes())
     features = FeatureSet(
         image=image,
         text=text,
@@ -171,8 +174,36 @@ def _checked_dump(
 def _matrix(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise InputError(f"{what} are {array.dtype} of shape {array.shape}. Expected: numbers, a row for every item.")
+    rows = array.reshape(len(array), math.prod(array.shape[1:]))
+    if rows.dtype == np.float32:
+        return rows
+    single = room(rows.shape)
     with np.errstate(over="ignore"):  # what becomes infinite is refused as that
-        return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32, copy=False)
+        for some in row_blocks(len(rows)):
+            single[some] = rows[some]
+    return single
+
+
+def _finite(rows: np.ndarray) -> np.ndarray:
+    """Of each row ``[n]`` whether all its values are finite."""
+    finite = np.empty(len(rows), bool)
+    for some in row_blocks(len(rows)):
+        finite[some] = np.isfinite(rows[some]).all(1)
+    return finite
+
+
+def _joined(parts: Sequence[np.ndarray], kept: np.ndarray) -> np.ndarray:
+    """The ``kept [n]`` ones of the rows of all parts, one part below the other."""
+    if len(parts) == 1 and kept.all():
+        return parts[0]
+    joined = room((int(kept.sum()), parts[0].shape[1]))
+    start = 0
+    for part, mask in zip(parts, np.split(kept, np.cumsum([len(part) for part in parts])[:-1]), strict=True):
+        for some in row_blocks(len(part)):
+            good = part[some][mask[some]]
+            joined[start : start + len(good)] = good
+            start += len(good)
+    return joined
 
 
 def _class_numbers(array: np.ndarray, what: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Features that somebody published: every kind of file, what is what, and what is refused."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 from xshot_bench import InputError
+from xshot_bench.datasets import scratch
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.features import Features
 
@@ -99,6 +101,40 @@ def test_every_kind_of_file_with_named_keys_and_both_label_bases(tmp_path, made,
     assert data.classes == tuple(f"class {n + base}" for n in range(CLASSES))
     assert read(tmp_path / "features.toml").digest == data.digest
     assert {(len(data.split().train[c]), len(data.split().test[c])) for c in data.classes} == {(4, 2)}
+
+
+@pytest.mark.parametrize("file", SAVERS)
+def test_what_is_too_large_for_the_memory_lies_in_files_and_is_the_same(tmp_path, made, file, monkeypatch):
+    made["train"].image[3, 0] = np.nan
+    SAVERS[file](tmp_path / file, named(made))
+    (tmp_path / "features.toml").write_text(SIDECAR.format(file=file))
+    small = read(tmp_path, skip=True)
+    monkeypatch.setattr(scratch, "KEPT", 0)
+    monkeypatch.setattr(scratch, "ROWS", 5)
+    large = read(tmp_path, skip=True)
+    assert large.digest == small.digest and len(large.items) == len(small.items) == 6 * CLASSES - 1
+    for name in ("image", "text"):
+        assert isinstance(getattr(large.features(), name), np.memmap)
+        assert not isinstance(getattr(small.features(), name), np.memmap)
+        assert np.array_equal(getattr(large.features(), name), getattr(small.features(), name))
+
+
+def test_one_array_of_a_file_of_its_own_is_not_copied(tmp_path):
+    table = tables(CLASSES)["train"]
+    for name in ("image", "text", "label"):
+        np.save(tmp_path / f"{name}.npy", getattr(table, name))
+    (tmp_path / "features.toml").write_text('image = "image.npy"\ntext = "text.npy"\nlabel = "label.npy"')
+    features = read(tmp_path).features()
+    assert (features.image.filename, features.text.filename) == (tmp_path / "image.npy", tmp_path / "text.npy")
+    assert np.array_equal(features.image, table.image)
+
+
+def test_room_can_be_had_where_the_system_sets_none_aside(monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    found = scratch.room((3, 700_000), np.int8, kept=0)
+    assert isinstance(found, np.memmap) and found.shape == (3, 700_000) and not found.any()
+    found[2, -1] = 7
+    assert found[2, -1] == 7
 
 
 def test_all_settings_of_the_sidecar(tmp_path):
