@@ -22,7 +22,8 @@ from tabulate import tabulate
 
 from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.episode import make_episode
-from xshot_bench.benchmarks.plan import Inputs, features_of, live_of, open_material
+from xshot_bench.benchmarks.executors.threads import one_thread
+from xshot_bench.benchmarks.plan import Inputs, features_of, open_material, setup_of
 from xshot_bench.benchmarks.protocol import Setting
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import judge
@@ -64,11 +65,7 @@ def main(methods: tuple[str, ...], dataset: str, encoder: str, shots: int, one: 
 
 def measure(name: str, dataset: str, encoder: str, shots: int) -> dict[str, Any]:
     """Fit and judge the method in this process."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    one_thread()
     registry = Registry()
     variant = parse_variant(registry, name, {})
     method = variant.build(registry)
@@ -76,9 +73,8 @@ def measure(name: str, dataset: str, encoder: str, shots: int) -> dict[str, Any]
     inputs = Inputs({}, False, default_cache(), "cpu", FeatureOptions(tokens=7))
     material = open_material(dataset, Suite.from_options(asked), registry, inputs, method.required)
     features = features_of(material, inputs)
-    live = live_of(material, variant, registry)
-    setting, towers = Setting(shots, material.split.draws[0]), live.load((), "cpu") if live else None
-    episode = make_episode(features, material.split, setting, live=towers)
+    _, live = setup_of(material, variant, registry, "cpu").opened()
+    episode = make_episode(features, material.split, Setting(shots, material.split.draws[0]), live=live)
     resident, spent, started = _peak(), time.process_time(), time.perf_counter()
     try:
         require(method, episode.task)

@@ -14,7 +14,6 @@ The methods are of every kind, and quicker than those of the default suite, whos
 
 from __future__ import annotations
 
-import os
 import resource
 import tempfile
 import time
@@ -25,6 +24,7 @@ import click
 from tabulate import tabulate
 
 from xshot_bench.benchmarks.executors import Placement
+from xshot_bench.benchmarks.executors.threads import cores
 from xshot_bench.benchmarks.invocation import Invocation
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, encode_missing
@@ -67,7 +67,6 @@ class Spent:
 @click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite, as in a run]")
 def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: str | None) -> None:
     """Run the grid and print where the time went."""
-    cores = len(os.sched_getaffinity(0))
     asked = {"methods": methods.split(","), "datasets": datasets.split(","), "shots": SHOTS, "draws": draws}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "results")
@@ -76,7 +75,7 @@ def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: 
             registry=Registry(),
             store=store,
             inputs=Inputs({}, False, default_cache(), "cpu", FeatureOptions()),
-            placement=Placement(jobs or cores),
+            placement=Placement(jobs or cores()),
             mlflow_uri=mlflow_uri or default_uri(store.folder),
             force=False,
         )
@@ -86,16 +85,16 @@ def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: 
     many = len(spent.records)
     rows = [
         ("cells", many),
-        ("cores", cores),
+        ("cores", cores()),
         ("cells at once", call.placement.workers),
         ("seconds of the run", spent.clock),
         ("sum of the cells' seconds", spent.cells),
         ("seconds of a cell, mean", spent.cells / many),
-        ("EFFICIENCY, %", 100 * spent.cells / cores / spent.clock),
+        ("EFFICIENCY, %", 100 * spent.cells / cores() / spent.clock),
         ("CPU seconds of the cells' processes", spent.workers),
         ("CPU seconds of the run's own process", spent.parent),
-        ("CPU of the cells' processes, % of the cores' time", 100 * spent.workers / cores / spent.clock),
-        ("lost beside cells, core ms a cell", 1000 * (cores * spent.clock - spent.cells) / many),
+        ("CPU of the cells' processes, % of the cores' time", 100 * spent.workers / cores() / spent.clock),
+        ("lost beside cells, core ms a cell", 1000 * (cores() * spent.clock - spent.cells) / many),
         *parts,
     ]
     print(tabulate(rows, floatfmt=".2f", tablefmt="github"))

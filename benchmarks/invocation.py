@@ -19,7 +19,7 @@ from xshot_bench.benchmarks.executors import Placement, ready
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.mlflow_link import checked_uri
-from xshot_bench.benchmarks.options import device_of, placement_of, roots_of, settings_of
+from xshot_bench.benchmarks.options import at_once, device_of, placement_of, roots_of, settings_of
 from xshot_bench.benchmarks.plan import Inputs, Plan, encode_missing, make_plan
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
@@ -91,10 +91,12 @@ class Invocation:
         """With the parameters that tuning finds, if it was asked for; without ``compute`` from trials there are."""
         if not self.tune:
             return self
+        placement = self.placement
+        if placement.executor != "local":
+            placement = Placement(at_once(self.inputs.device), placement.limits)
         with Progress() as progress:
-            suite, found = tune_suite(
-                self.suite, self.registry, self.store, self.inputs, progress.stage, compute=compute
-            )
+            given = self.suite, self.registry, self.store, self.inputs, placement
+            suite, found = tune_suite(*given, progress=progress.stage, compute=compute)
         for tuned in found:
             click.echo(tuned.in_words, err=True)
         return replace(self, suite=suite)

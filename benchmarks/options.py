@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from xshot_bench import InputError
 from xshot_bench.benchmarks.executors import Placement
 from xshot_bench.benchmarks.executors.limits import Limits
+from xshot_bench.benchmarks.executors.threads import cores
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -39,14 +39,18 @@ def roots_of(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def placement_of(options: Mapping[str, Any], device: str) -> Placement:
-    """Where cells run: on a CPU as many at once as there are cores, on a GPU one, unless ``--jobs`` says."""
+    """Where cells run."""
     limits = Limits(options["cell_timeout"], options["cell_memory"])
     if options["executor"] == "ray":
         if ":" in device:
             raise InputError(f"--device {device}: with --executor ray, Ray chooses which GPU. Give --device cuda.")
         return Placement(options["jobs"] or 0, limits, "ray", options["address"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Placement(options["jobs"] or (cores if device == "cpu" else 1), limits)
+    return Placement(options["jobs"] or at_once(device), limits)
+
+
+def at_once(device: str) -> int:
+    """How many cells run at once where nobody says: on a CPU as many as there are cores, on a GPU one."""
+    return cores() if device == "cpu" else 1
 
 
 def device_of(name: str) -> str:

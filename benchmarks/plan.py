@@ -15,7 +15,7 @@ from xshot_bench.benchmarks.live import LiveEncoder
 from xshot_bench.benchmarks.protocol import VERSIONS, Setting
 from xshot_bench.benchmarks.records import Cell, Record
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.run import Job
+from xshot_bench.benchmarks.run import Job, Setup
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.datasets.base import Dataset, DatasetOptions
@@ -132,15 +132,14 @@ def make_plan(suite: Suite, registry: Registry, store: Store, inputs: Inputs, fo
                         todo.append(cell)
                 together = type(variant.build(registry)).stack and inputs.device != "cpu"
                 bunches = [tuple(todo)] if together and todo else [(cell,) for cell in todo]
-                options, live = options_of(material, variant, registry), live_of(material, variant, registry)
-                shared = variant, material.features, options, material.split, registry.plugins, inputs.device, live
-                jobs += [Job(bunch, *shared) for bunch in bunches]
+                setup = setup_of(material, variant, registry, inputs.device)
+                jobs += [Job(setup, bunch) for bunch in bunches]
     return Plan(suite, variants, tuple(materials), tuple(cells), records, tuple(jobs))
 
 
 def encode_missing(plan: Plan, inputs: Inputs, progress: Callable[[str, int, int], None]) -> None:
     """Encode the datasets whose features are not in the cache, if a job or the row of known labels needs them."""
-    needed = {job.features for job in plan.jobs}
+    needed = {job.setup.features for job in plan.jobs}
     for material in plan.materials:
         if plan.suite.oracle or material.features in needed:
             features_of(material, inputs, progress)
@@ -199,11 +198,12 @@ def options_of(material: Material, variant: Variant, registry: Registry) -> Feat
     return replace(options, tokens=tokens, pixels=options.pixels and "pixels" in needed)
 
 
-def live_of(material: Material, variant: Variant, registry: Registry) -> LiveEncoder | None:
-    """The encoder itself, for a method that needs its towers."""
-    if material.encoder is None or "towers" not in variant.build(registry).required:
-        return None
-    return LiveEncoder.of(material.dataset, material.encoder_name)
+def setup_of(material: Material, variant: Variant, registry: Registry, device: str) -> Setup:
+    """What a process needs to run a method on a dataset; the encoder itself only if the method needs its towers."""
+    options, encoder = options_of(material, variant, registry), None
+    if material.encoder and "towers" in variant.build(registry).required:
+        encoder = LiveEncoder.of(material.dataset, material.encoder_name)
+    return Setup(variant, material.features, options, material.split, registry.plugins, device, encoder)
 
 
 def _tuned(suite: Suite, variant: Variant, material: Material) -> Variant:

@@ -15,7 +15,7 @@ import pandas as pd
 from xshot_bench import printable
 from xshot_bench.benchmarks import metrics
 from xshot_bench.benchmarks.ablation import Variant
-from xshot_bench.benchmarks.episode import Episode, make_episode
+from xshot_bench.benchmarks.episode import Episode, Live, make_episode
 from xshot_bench.benchmarks.evidence import Evidence
 from xshot_bench.benchmarks.live import LiveEncoder, encoded
 from xshot_bench.benchmarks.protocol import DIRECTIONS, RECALL_AT
@@ -29,25 +29,44 @@ from xshot_bench.methods.base import Declined, Method, require
 
 
 @dataclass(frozen=True)
-class Job:
-    """Cells of one method that differ in the draw only, with all that a process needs to run them.
+class Setup:
+    """A method on a dataset, with all that a process needs to run it.
 
-    live: for a method that learns inside of the encoder's towers.
+    encoder: for a method that learns inside of its towers.
     """
 
-    cells: tuple[Cell, ...]
     variant: Variant
     features: Path
     options: FeatureOptions
     split: Split
     plugins: tuple[Path, ...] = ()
     device: str = "cpu"
-    live: LiveEncoder | None = None
+    encoder: LiveEncoder | None = None
+
+    def method(self) -> Method:
+        """The method, not fitted yet."""
+        return self.variant.build(_registry(self.plugins))
+
+    def opened(self) -> tuple[FeatureSet, Live | None]:
+        """The features, and what an episode has of the encoder; opened once a process."""
+        live = self.encoder.load(self.plugins, self.device) if self.encoder else None
+        return _features(self.features, self.options), live
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells of one method that differ in the draw only."""
+
+    setup: Setup
+    cells: tuple[Cell, ...]
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 def run_job(job: Job) -> list[Result]:
     """The results of the job's cells, in their order. Several draws are trained at once by ``fit_many``."""
-    if len(job.cells) > 1:
+    if len(job) > 1:
         try:
             return _run_together(job)
         except (Exception, SystemExit):  # whose fault it was shows when they run one by one
@@ -97,7 +116,7 @@ def _counted(values: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:
 
 def _run_one(job: Job, cell: Cell) -> Result:
     try:
-        method = job.variant.build(_registry(job.plugins))
+        method = job.setup.method()
         clock = _Clock()
         episode = _episode(job, cell)
         clock.lap("episode")
@@ -112,13 +131,13 @@ def _run_one(job: Job, cell: Cell) -> Result:
 
 
 def _run_together(job: Job) -> list[Result]:
-    method = job.variant.build(_registry(job.plugins))
+    method = job.setup.method()
     episodes = [_episode(job, cell) for cell in job.cells]
     for episode in episodes:
         require(method, episode.task)
     clock = _Clock()
     fitted = method.fit_many([episode.task for episode in episodes])
-    clock.lap("fit", share=len(job.cells))
+    clock.lap("fit", share=len(job))
     return [
         _judged(job, cell, one, episode, clock.copy())
         for cell, one, episode in zip(job.cells, fitted, episodes, strict=True)
@@ -126,8 +145,8 @@ def _run_together(job: Job) -> list[Result]:
 
 
 def _episode(job: Job, cell: Cell) -> Episode:
-    live = job.live.load(job.plugins, job.device) if job.live else None
-    return make_episode(_features(job.features, job.options), job.split, cell.setting, job.device, live)
+    features, live = job.setup.opened()
+    return make_episode(features, job.setup.split, cell.setting, job.setup.device, live)
 
 
 def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Clock) -> Result:
@@ -147,14 +166,14 @@ def _judged(job: Job, cell: Cell, method: Method, episode: Episode, clock: _Cloc
         },
         seconds=clock.seconds,
         diagnostics=method.diagnostics(),
-        provenance=provenance(job.device),
+        provenance=provenance(job.setup.device),
     )
     return Result(record, to_parquet(ap))
 
 
 def _unfinished(job: Job, cell: Cell, status: str, reason: str, trace: str) -> Result:
     record = Record.model_validate(
-        {"cell": cell, "status": status, "reason": printable(reason), "provenance": provenance(job.device)}
+        {"cell": cell, "status": status, "reason": printable(reason), "provenance": provenance(job.setup.device)}
     )
     return Result(record, traceback=trace)
 

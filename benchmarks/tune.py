@@ -22,6 +22,8 @@ import numpy as np
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant
+from xshot_bench.benchmarks.executors import Placement
+from xshot_bench.benchmarks.executors.threads import cores, one_thread
 from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
@@ -29,6 +31,7 @@ from xshot_bench.benchmarks.rehearsals import SHOTS, Rehearsals, fit_all, mean_a
 from xshot_bench.benchmarks.report.hyperparameters import put_into
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
+from xshot_bench.benchmarks.trials import games_of
 from xshot_bench.benchmarks.tuned_suite import tuners
 from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
@@ -52,13 +55,12 @@ GRID = 7  # of spatial tokens, as run_bench.py has it
 @click.option("--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="A file of yours.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where features are kept.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where trials are kept.")
+@click.option("--jobs", type=click.IntRange(1), help="Trials at once. [default: the cores there are]")
 @click.option("--draws", default=1, show_default=True, help="With --compare: rehearsals of each fold.")
 @click.option("--sharpness", default=calibration.SHARPNESS, help="With --compare: of the posteriors.")
 def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: Any) -> None:
     """Say which parameters are best on validation classes."""
-    import torch
-
-    torch.set_num_threads(1)
+    one_thread()
     registry, store = Registry(options["plugins"]), Store(options["results"])
     if everything:
         names = (*names, *searching(registry), *SWITCHED)
@@ -68,22 +70,23 @@ def main(names: tuple[str, ...], everything: bool, comparing: bool, **options: A
         raise InputError("--write goes with --all: the table is one of all methods.")
     suite, inputs = _asked(names, options)
     variants = variants_of(suite, registry)
-    for _, tuner in tuners(suite, registry, store, inputs):
+    for _, tuner in tuners(suite, registry, store, inputs, Placement(options["jobs"] or cores())):
         if comparing:
             calibration.SHARPNESS = options["sharpness"]
             for line in compared(tuner, variants, options["draws"]):
                 click.echo(line)
             continue
         with store.writing(), Progress() as progress:
-            found = []
-            for variant in variants:
-                try:
-                    found.append(tuner.tune(variant, progress.stage))
-                except Untunable as reason:
-                    click.echo(f"Left out: {reason}")
-                    continue
-                for line in told(found[-1]):
-                    click.echo(line)
+            tuner.compute(variants, progress.stage)
+        found = []
+        for variant in variants:
+            try:
+                found.append(tuner.tuned(variant))
+            except Untunable as reason:
+                click.echo(f"Left out: {reason}")
+                continue
+            for line in told(found[-1]):
+                click.echo(line)
         if options["write"]:
             put_into(options["write"], sorted(found, key=lambda tuned: tuned.variant.name))
 
@@ -116,7 +119,7 @@ def compared(tuner: Tuner, variants: Sequence[Variant], draws: int) -> Iterator[
     """The mean mAP of each candidate at each X, and its difference to the first with a standard error."""
     found: dict[str, dict[Any, np.ndarray]] = {}
     for i, variant in enumerate(variants):
-        games = replace(tuner.games(variant), draws=draws)
+        games = replace(games_of(tuner.setup(variant)), draws=draws)
         if i == 0:
             columns = (f"X={x}" for x in games.shots)
             yield ROW.format("candidate: mAP (difference, standard error)", *columns, "s/fit")

@@ -8,17 +8,25 @@ from typing import Any
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import tuned_name
+from xshot_bench.benchmarks.executors import Placement
 from xshot_bench.benchmarks.plan import Inputs, features_of, needs_of, open_material, variants_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.benchmarks.tuning import Progress, Trials, Tuned, Tuner, Untunable, search_of
+from xshot_bench.benchmarks.trials import Trials
+from xshot_bench.benchmarks.tuning import Progress, Tuned, Tuner, Untunable, search_of
 
 logger = logging.getLogger(__name__)
 
 
 def tuners(
-    suite: Suite, registry: Registry, store: Store, inputs: Inputs, progress: Progress | None = None
+    suite: Suite,
+    registry: Registry,
+    store: Store,
+    inputs: Inputs,
+    placement: Placement,
+    *,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[str, Tuner]]:
     """One for each dataset of the suite, by name; features that are not in the cache are encoded."""
     needed = needs_of(variants_of(suite, registry), registry)
@@ -27,7 +35,7 @@ def tuners(
         material = open_material(name, suite, registry, inputs, needed)
         features_of(material, inputs, progress)
         data = f"{name} by {suite.encoder}" if material.encoder else name
-        yield name, Tuner(registry, trials, data, material, inputs.device)
+        yield name, Tuner(registry, trials, data, material, inputs.device, placement)
 
 
 def tune_suite(
@@ -35,8 +43,9 @@ def tune_suite(
     registry: Registry,
     store: Store,
     inputs: Inputs,
-    progress: Progress | None = None,
+    placement: Placement,
     *,
+    progress: Progress | None = None,
     compute: bool = True,
 ) -> tuple[Suite, list[Tuned]]:
     """The suite with what was found, and how. Methods without a ``search`` stay as they are, as do those that decline.
@@ -53,11 +62,13 @@ def tune_suite(
         )
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
     found: list[Tuned] = []
-    for name, tuner in tuners(suite, registry, store, inputs, progress):
+    for name, tuner in tuners(suite, registry, store, inputs, placement, progress=progress):
+        if compute:
+            tuner.compute(variants, progress)
         here = []
         for variant in variants:
             try:
-                here.append(tuner.tune(variant, progress, compute))
+                here.append(tuner.tuned(variant))
             except Untunable as reason:
                 logger.warning("%s It runs as it is.", reason)
         parameters[name] = {tuned_name(tuned.variant): tuned.setting for tuned in here}

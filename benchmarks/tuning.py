@@ -1,91 +1,35 @@
-"""The one policy by which parameters are chosen: so many settings of each method, all on the same rehearsals.
-
-A trial is one setting on all rehearsals. Trials are kept in ``results/tuning.json``, so that an interrupted tuning goes
-on, and are named by what they depend on: the method's code, the setting, and the rehearsals.
-"""
+"""The one policy by which parameters are chosen: so many settings of each method, all on the same rehearsals."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant
-from xshot_bench.benchmarks.plan import Material, live_of, options_of
+from xshot_bench.benchmarks.executors import HERE, Placement, each
+from xshot_bench.benchmarks.executors.guards import Lost
+from xshot_bench.benchmarks.plan import Material, setup_of
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.rehearsals import Rehearsals, fit_all, mean_ap
-from xshot_bench.benchmarks.store import write_atomically
-from xshot_bench.datasets.feature_cache import FeatureOptions, open_features
-from xshot_bench.methods.base import Declined, Method, require
+from xshot_bench.benchmarks.run import Setup
+from xshot_bench.benchmarks.trials import Attempt, Trial, Trials, attempt, games_of
+from xshot_bench.datasets.feature_cache import FeatureOptions
 
 TRIALS = 12  # settings of each method, the default among them
 SEED = 0  # of the draw of the others
 
-Progress = Callable[[str, int, int], None]  # told what is tuned, how many trials are done, and of how many
+Progress = Callable[[str, int, int], None]  # told what is done, how many trials there are by now, and of how many
 
 
 class Untunable(InputError):
     """A method declines every rehearsal of a dataset, or breaks down at its default."""
-
-
-class Trial(BaseModel):
-    """What one setting scored.
-
-    scores: X -> mAP of every rehearsal, of the X that the method does not decline. seconds: of computing, all
-    rehearsals. default: whether the setting was the method's own when it was tried. reason: why there are no scores,
-    or fewer.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    data: str
-    parameters: dict[str, Any]
-    scores: dict[str, list[float]]
-    seconds: float
-    default: bool
-    reason: str = ""
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean mAP at each X."""
-        return {x: sum(values) / len(values) for x, values in self.scores.items()}
-
-
-class Trials:
-    """The trials in a results folder. Adding is done inside ``Store.writing()``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "tuning.json"
-
-    @cached_property
-    def known(self) -> dict[str, Trial]:
-        """Every trial by its digest, in the order in which they were made."""
-        try:
-            return TypeAdapter(dict[str, Trial]).validate_json(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not what a tuning writes"
-            raise InputError(f"{self.path} cannot be read ({reason}). Delete it to tune again from nothing.") from None
-
-    def add(self, digest: str, trial: Trial) -> None:
-        self.known[digest] = trial
-        lines = (f"{json.dumps(key)}: {one.model_dump_json()}" for key, one in self.known.items())
-        try:
-            write_atomically(self.path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror}). Give another --results.") from None
 
 
 @dataclass(frozen=True)
@@ -170,28 +114,47 @@ class Tuner:
     data: str
     material: Material
     device: str = "cpu"
-    _opened: dict[tuple[FeatureOptions, bool], Rehearsals] = field(default_factory=dict)
+    placement: Placement = HERE
+    _rehearsals: dict[FeatureOptions, str] = field(default_factory=dict)  # their digests
     _code: dict[str, str] = field(default_factory=dict)  # method -> digest
+    _failed: dict[str, Trial] = field(default_factory=dict)
 
-    def tune(self, variant: Variant, progress: Progress | None = None, compute: bool = True) -> Tuned:
-        """Run the trials that are not known, `InputError` where it may not ``compute`` them. Raises `Untunable`."""
-        asked = settings(variant, self.registry)
-        found: list[Trial] = []
-        for setting in asked:
-            trial = self.known(setting)
-            if trial is None and not compute:
-                raise InputError(f"{variant.name} is not tuned yet on {self.data}: run the same options first.")
-            found.append(trial or self._try(setting, setting is asked[0]))
-            if progress:
-                progress(f"tuning {variant.name} on {self.data}", len(found), len(asked))
+    def compute(self, variants: Iterable[Variant], progress: Progress | None = None) -> None:
+        """Run the trials of all variants that are not known, and keep them. `InputError` where there are no games."""
+        asked = [
+            Attempt(self.setup(setting), self.data, setting is variant, self._digest(setting))
+            for variant in variants
+            for setting in settings(variant, self.registry)
+        ]
+        left = [one for one in asked if one.digest not in self.trials.known]
+        with closing(each(attempt, left, self.placement)) as found:
+            for done, (one, outcome) in enumerate(found, len(asked) - len(left) + 1):
+                trial = one.lost(outcome.reason) if isinstance(outcome, Lost) else outcome
+                if trial.failed:
+                    self._failed[one.digest] = trial
+                else:
+                    self.trials.add(one.digest, trial)
+                if progress:
+                    progress(f"tuning on {self.data}", done, len(asked))
+
+    def tuned(self, variant: Variant) -> Tuned:
+        """What came of a variant's trials; `InputError` where they were not made, `Untunable` where they are no use."""
+        trials = [self._made(setting) for setting in settings(variant, self.registry)]
+        found = [trial for trial in trials if trial]
+        if len(found) < len(trials):
+            raise InputError(f"{variant.name} is not tuned yet on {self.data}: run the same options first.")
         if not found[0].scores:
             raise Untunable(f"{variant.name} cannot be tuned on {self.data}: {found[0].reason}.")
         search = search_of(variant, self.registry)
         return Tuned(variant, self.data, tuple(found), self._first_default(variant, found[0], search), search)
 
-    def known(self, setting: Variant) -> Trial | None:
-        """The trial of a setting, where there is one."""
-        return self.trials.known.get(self._digest(setting, setting.build(self.registry).parameters()))
+    def setup(self, setting: Variant) -> Setup:
+        """What a process needs to play with a setting."""
+        return setup_of(self.material, setting, self.registry, self.device)
+
+    def _made(self, setting: Variant) -> Trial | None:
+        digest = self._digest(setting)
+        return self.trials.known.get(digest) or self._failed.get(digest)
 
     def _first_default(self, variant: Variant, default: Trial, search: Mapping[str, Any]) -> Trial:
         """The earliest trial of a default of this variant."""
@@ -202,54 +165,13 @@ class Tuner:
                 return trial
         return default
 
-    def _try(self, setting: Variant, default: bool) -> Trial:
-        games, method = self.games(setting), setting.build(self.registry)
-        started, scores, reason, failed = time.process_time(), {}, "", False
-        for shots in games.shots:
-            try:
-                scores[str(shots)] = play(method, games, shots)
-            except Declined as declined:
-                reason = f"declined X = {shots}: {declined}"
-            except Exception as error:  # a setting at which training breaks down is not chosen
-                scores, failed, reason = {}, True, f"{type(error).__name__}: {error}"
-                break
-        trial = Trial(
-            method=setting.plugin,
-            data=self.data,
-            parameters=method.parameters(),
-            scores=scores,
-            seconds=round(time.process_time() - started, 2),
-            default=default,
-            reason=reason,
-        )
-        if not failed:
-            self.trials.add(self._digest(setting, trial.parameters), trial)
-        return trial
-
-    def games(self, setting: Variant) -> Rehearsals:
-        """What all settings of a method meet."""
-        options, live = (
-            options_of(self.material, setting, self.registry),
-            live_of(self.material, setting, self.registry),
-        )
-        key = options, live is not None
-        if key not in self._opened:
-            features, name = open_features(self.material.features, options), options.name(self.material.features)
-            towers = live.load(self.registry.plugins, self.device) if live else None
-            self._opened[key] = Rehearsals.of(features, self.material.split, name, self.device, towers)
-        return self._opened[key]
-
-    def _digest(self, setting: Variant, parameters: Mapping[str, Any]) -> str:
+    def _digest(self, setting: Variant, parameters: Mapping[str, Any] | None = None) -> str:
+        """By what a trial is known: the method's code, the setting or these parameters, and the rehearsals."""
         if setting.plugin not in self._code:
             self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
-        parts = [setting.plugin, self._code[setting.plugin], parameters, self.games(setting).digest]
+        setup = self.setup(setting)
+        if setup.options not in self._rehearsals:
+            self._rehearsals[setup.options] = games_of(replace(setup, encoder=None)).digest
+        parameters = setting.build(self.registry).parameters() if parameters is None else parameters
+        parts = [setting.plugin, self._code[setting.plugin], parameters, self._rehearsals[setup.options]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def play(method: Method, games: Rehearsals, shots: Any) -> list[float]:
-    """The mAP of every game at one X; raises `Declined`."""
-    played = games.at(shots)
-    for task, _ in played:
-        require(method, task)
-    fitted = fit_all(method, [task for task, _ in played])
-    return [round(mean_ap(one, *game), 5) for one, game in zip(fitted, played, strict=True)]

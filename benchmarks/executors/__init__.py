@@ -6,16 +6,22 @@ A cell computes with one thread on the CPU wherever it runs, so its numbers do n
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from xshot_bench.benchmarks.executors.limits import NO_LIMITS, Limits
+from xshot_bench.benchmarks.executors.threads import one_thread
 
 if TYPE_CHECKING:  # else imported where they are used: a node's Ray worker reaches node.py through this package
+    from xshot_bench.benchmarks.executors.guards import Lost
     from xshot_bench.benchmarks.records import Result
     from xshot_bench.benchmarks.run import Job
+
+Work = TypeVar("Work", bound=Sized)  # its length: the number of cells that it may take as long as
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Placement:
     limits: Limits = NO_LIMITS
     executor: Literal["local", "ray"] = "local"
     address: str = "auto"
+
+
+HERE = Placement(1)  # this process
 
 
 def ready(placement: Placement, jobs: Sequence[Job]) -> AbstractContextManager[None]:
@@ -46,19 +55,37 @@ def execute(jobs: Sequence[Job], placement: Placement) -> Generator[Result, None
         from xshot_bench.benchmarks.executors import cluster
 
         return cluster.execute(jobs, placement.workers, placement.limits)
-    if placement.limits or (placement.workers > 1 and len(jobs) > 1):
+    if _apart(jobs, placement):
         from xshot_bench.benchmarks.executors import processes
 
         return processes.execute(jobs, placement.workers, placement.limits)
-    return _here(jobs)
-
-
-def _here(jobs: Sequence[Job]) -> Generator[Result, None, None]:
-    from xshot_bench.benchmarks.executors.threads import one_thread
     from xshot_bench.benchmarks.run import run_job
 
+    return (result for _, results in _here(run_job, jobs) for result in results)
+
+
+def each(
+    function: Callable[[Work], Made], works: Sequence[Work], placement: Placement
+) -> Generator[tuple[Work, Made | Lost], None, None]:
+    """What a function makes of each work, or why that is `Lost`, as they come; on this machine, whatever the executor.
+
+    Other processes must be able to import the function.
+    """
+    if _apart(works, placement):
+        from xshot_bench.benchmarks.executors import processes
+
+        return processes.outcomes(function, deque(works), placement.workers, placement.limits)
+    return _here(function, works)
+
+
+def _apart(works: Sequence[Work], placement: Placement) -> bool:
+    """Whether processes are started."""
+    return bool(placement.limits) or (placement.workers > 1 and len(works) > 1)
+
+
+def _here(function: Callable[[Work], Made], works: Sequence[Work]) -> Generator[tuple[Work, Made], None, None]:
     one_thread()
-    for job in jobs:
+    for work in works:
         with redirect_stdout(sys.stderr):  # what methods print is no part of the table
-            results = run_job(job)
-        yield from results
+            made = function(work)
+        yield work, made

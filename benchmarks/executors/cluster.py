@@ -108,7 +108,7 @@ class _Run:
             raise InputError(f"{outcome.unfit} Results that were stored are kept.")
         if outcome.results is not None:
             yield from pickle.loads(outcome.results)  # noqa: S301 - by our own code on a node of the user's
-        elif len(sent.job.cells) > 1:
+        elif len(sent.job) > 1:
             self._waiting.extendleft(_Sent(replace(sent.job, cells=(cell,))) for cell in reversed(sent.job.cells))
         elif outcome.killed and not sent.killed:
             sent.killed = True
@@ -139,7 +139,7 @@ class _Sent:
 
 def _check_demands(jobs: Sequence[Job]) -> None:
     task, nodes = _task(), _nodes()
-    for method, job in {job.variant.plugin: job for job in jobs}.items():
+    for method, job in {job.setup.variant.plugin: job for job in jobs}.items():
         try:
             demand = _demand(job)
             task.options(**demand)
@@ -188,7 +188,7 @@ class _Sender:
         own, shared = node.packed(job)
         if shared not in self._shared:
             self._shared[shared] = _ray().put(shared)
-        return str(node.ROOT), own, self._shared[shared], len(job.cells), self._limits, self._expected
+        return str(node.ROOT), own, self._shared[shared], len(job), self._limits, self._expected
 
 
 class _Room:
@@ -223,9 +223,9 @@ def _fits(demand: dict[str, float], nodes: Sequence[dict[str, float]]) -> bool:
 
 def _demand(job: Job) -> dict[str, float]:
     """What Ray is to keep free for a job."""
-    needs = _resources(job.variant.plugin, job.plugins)
+    needs = _resources(job.setup.variant.plugin, job.setup.plugins)
     demand = {"num_cpus": needs.num_cpus, "memory": needs.memory}
-    return demand | ({"num_gpus": needs.num_gpus} if job.device.startswith("cuda") else {})
+    return demand | ({"num_gpus": needs.num_gpus} if job.setup.device.startswith("cuda") else {})
 
 
 @lru_cache

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _kept = ExitStack()
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ("split", "live")  # of a job: large, and the same in many
+SHARED = ("split", "encoder")  # of a job: large, and the same in many
 
 
 class Outcome(NamedTuple):
@@ -43,8 +43,8 @@ class Outcome(NamedTuple):
 def packed(job: Job) -> tuple[bytes, bytes]:
     """A job as bytes: it without what many jobs share, and that."""
     nothing: dict[str, Any] = dict.fromkeys(SHARED)
-    own = replace(job, features=job.features.absolute(), **nothing)
-    return pickle.dumps(own), pickle.dumps({name: getattr(job, name) for name in SHARED})
+    own = replace(job, setup=replace(job.setup, features=job.setup.features.absolute(), **nothing))
+    return pickle.dumps(own), pickle.dumps({name: getattr(job.setup, name) for name in SHARED})
 
 
 def serve(own: bytes, shared: bytes, cells: int, limits: Limits, expected: dict[str, str]) -> tuple[Any, ...]:
@@ -69,7 +69,8 @@ def compute(own: bytes, shared: bytes, expected: dict[str, str]) -> tuple[Any, .
     from xshot_bench.benchmarks.run import run_job
 
     try:
-        job: Job = replace(pickle.loads(own), **_shared(shared))  # noqa: S301 - by the program that started us
+        job: Job = pickle.loads(own)  # noqa: S301 - by the program that started us
+        job = replace(job, setup=replace(job.setup, **_shared(shared)))
         _check_installation(expected)
         _check(job)
     except InputError as error:
@@ -100,15 +101,15 @@ def installation() -> dict[str, str]:
 
 
 def _check(job: Job) -> None:
-    host, shared = socket.gethostname(), "a file system that all nodes share"
-    for place in (job.features, *job.options.extras(job.features).values()):
+    host, shared, setup = socket.gethostname(), "a file system that all nodes share", job.setup
+    for place in (setup.features, *setup.options.extras(setup.features).values()):
         if not place.exists():
             raise InputError(f"node {host} does not see the features {place}. Give a --cache on {shared}.")
-    for plugin in job.plugins:
+    for plugin in setup.plugins:
         if not plugin.is_file():
             raise InputError(f"node {host} does not see the plugin {plugin}. Put it on {shared}.")
-    method = job.variant.plugin
-    if any(cell.code != _code(method, job.plugins) for cell in job.cells):
+    method = setup.variant.plugin
+    if any(cell.code != _code(method, setup.plugins) for cell in job.cells):
         raise InputError(
             f"node {host} has other code of the method {method!r} than the run was planned with. "
             "Give all nodes the same, change nothing while it runs, and start it again."

@@ -1,15 +1,17 @@
-"""Cells in several processes of this machine, or in one apart from this, each under limits."""
+"""Work in several processes of this machine, or in one apart from this, each piece under limits."""
 
 from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import cast
+from typing import Any, cast
 
+from xshot_bench.benchmarks.executors import Work
 from xshot_bench.benchmarks.executors.guards import GONE, Lost, answer, ask, guardians
 from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.records import Result
@@ -24,44 +26,48 @@ def execute(jobs: Sequence[Job], workers: int, limits: Limits) -> Generator[Resu
     Cells that are trained together are then tried one by one. A job whose process was killed from outside, as the
     kernel does where memory runs out, is tried once more when nothing else runs.
     """
-    killed = yield from _run(jobs, workers, limits)
-    again = yield from _run([job for job, _ in killed], 1, limits)
-    for job, why in again:
-        yield from lost(job, why.reason)
+    waiting, killed = deque(jobs), deque[Job]()
+    with closing(outcomes(run_job, waiting, workers, limits)) as found:
+        for job, outcome in found:
+            if not isinstance(outcome, Lost):
+                yield from outcome
+            elif len(job) > 1:
+                waiting.extendleft(replace(job, cells=(cell,)) for cell in reversed(job.cells))
+            elif outcome.killed:
+                killed.append(job)
+            else:
+                yield from lost(job, outcome.reason)
+    with closing(outcomes(run_job, killed, 1, limits)) as found:
+        for job, outcome in found:
+            yield from lost(job, outcome.reason) if isinstance(outcome, Lost) else outcome
 
 
-def _run(jobs: Sequence[Job], workers: int, limits: Limits) -> Generator[Result, None, list[tuple[Job, Lost]]]:
-    """Run the jobs in their order; the generator's value is those that were killed from outside."""
-    waiting = deque(jobs)
-    killed: list[tuple[Job, Lost]] = []
+def outcomes(
+    function: Callable[[Work], Any], waiting: deque[Work], workers: int, limits: Limits
+) -> Generator[tuple[Work, Any], None, None]:
+    """What a function makes of each work that waits, begun in that order, or why it is `Lost`, as they come.
+
+    More may be put into ``waiting`` meanwhile.
+    """
     while waiting:
         with guardians(min(workers, len(waiting)), limits) as idle:
-            running: dict[Connection, Job] = {}
-            came: list[tuple[Job, bytes]] = []
+            running: dict[Connection, Work] = {}
+            came: list[tuple[Work, bytes]] = []
             while running or came or (waiting and idle):
                 while waiting and idle:
-                    pipe, job = idle.pop(), waiting.popleft()
+                    pipe, work = idle.pop(), waiting.popleft()
                     try:
-                        ask(pipe, partial(run_job, job), len(job.cells))
-                        running[pipe] = job
+                        ask(pipe, partial(function, work), len(work))
+                        running[pipe] = work
                     except OSError:
-                        came.append((job, NOTHING))
-                for job, content in came:  # while all are at work
-                    found = pickle.loads(content)  # noqa: S301 - from the guardian
-                    if not isinstance(found, Lost):
-                        yield from found
-                    elif len(job.cells) > 1:
-                        waiting.extendleft(replace(job, cells=(cell,)) for cell in reversed(job.cells))
-                    elif found.killed:
-                        killed.append((job, found))
-                    else:
-                        yield from lost(job, found.reason)
+                        came.append((work, NOTHING))
+                for work, content in came:  # while all are at work
+                    yield work, pickle.loads(content)  # noqa: S301 - from the guardian
                 came.clear()
                 for pipe in cast("list[Connection]", wait(list(running))) if running else ():
-                    job = running.pop(pipe)
+                    work = running.pop(pipe)
                     try:
-                        came.append((job, answer(pipe)))
+                        came.append((work, answer(pipe)))
                         idle.append(pipe)
                     except (EOFError, OSError):
-                        came.append((job, NOTHING))
-    return killed
+                        came.append((work, NOTHING))

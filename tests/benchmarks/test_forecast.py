@@ -11,7 +11,7 @@ import pytest
 from xshot_bench.benchmarks.forecast import Forecast
 from xshot_bench.benchmarks.provenance import provenance
 from xshot_bench.benchmarks.records import Cell, Record
-from xshot_bench.benchmarks.run import Job
+from xshot_bench.benchmarks.run import Job, Setup
 
 
 def cell(method: str, dataset: str = "d", draw: int = 0, **parameters: float) -> Cell:
@@ -28,7 +28,7 @@ def record(of: Cell, seconds: float, status: str = "done") -> Record:
 
 def job(*cells: Cell) -> Job:
     nothing = cast("Any", SimpleNamespace())
-    return Job(cells, nothing, Path("f"), nothing, nothing)
+    return Job(Setup(nothing, Path("f"), nothing, nothing), cells)
 
 
 KNOWN = Forecast(

@@ -1,6 +1,7 @@
 """Parameters are chosen by equal trials on validation classes, and test items have no say in it."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from worlds import make_features, make_split
 from xshot_bench import InputError
 from xshot_bench.benchmarks import tune
 from xshot_bench.benchmarks.ablation import parse_variant
+from xshot_bench.benchmarks.executors import Placement
+from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.plan import Material
 from xshot_bench.benchmarks.recall import AbsentDataset
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.rehearsals import Rehearsals, fit_all
 from xshot_bench.benchmarks.report.hyperparameters import BEGIN, END, put_into
 from xshot_bench.benchmarks.store import Store
-from xshot_bench.benchmarks.tuning import TRIALS, Trials, Tuner, settings
+from xshot_bench.benchmarks.trials import Trials, games_of
+from xshot_bench.benchmarks.tuning import TRIALS, Tuner, settings
 from xshot_bench.datasets import kshot
 from xshot_bench.datasets.feature_cache import PLAIN, FeatureSet, write_features
 from xshot_bench.datasets.splitting import Split
@@ -30,6 +34,7 @@ from xshot_bench.methods.taskres import TaskRes
 
 CUT = """
 import os
+import time
 from typing import ClassVar
 from pathlib import Path
 from torch import Tensor
@@ -47,6 +52,10 @@ class Cut(EmbeddingMethod):
             file.write(f"{self.kept}\\n")
         if os.environ.get("STOP") == str(self.kept):
             raise KeyboardInterrupt
+        if os.environ.get("HANG") == str(self.kept):
+            time.sleep(600)
+        if os.environ.get("KILL") == str(self.kept):
+            os.kill(os.getpid(), 9)
         if os.environ.get("BREAK") == str(self.kept):
             raise ZeroDivisionError("diverged")
         if os.environ.get("DECLINE", "") in (str(task.shots), "all"):
@@ -72,15 +81,18 @@ class World:
     plugins: tuple[Path, ...] = ()
 
     def tuner(self, features: FeatureSet, split: Split | None = None, results: str = "results") -> Tuner:
-        write_features(self.folder / "features", features)
+        folder = self.folder / hashlib.sha256(features.image.tobytes() + features.text.tobytes()).hexdigest()
+        write_features(folder, features)
         split = split or make_split(features, shots=5)
-        material = Material("made-up", AbsentDataset(), None, split, self.folder / "features", PLAIN)
+        material = Material("made-up", AbsentDataset(), None, split, folder, PLAIN)
         (self.folder / results).mkdir(exist_ok=True)
         return Tuner(Registry(self.plugins), Trials(self.folder / results), "made-up", material)
 
     def tune(self, name: str, *given, **named):
         tuner = self.tuner(*given, **named)
-        return tuner.tune(parse_variant(tuner.registry, name, {}))
+        variant = parse_variant(tuner.registry, name, {})
+        tuner.compute([variant])
+        return tuner.tuned(variant)
 
     @property
     def fits(self) -> list[str]:
@@ -213,7 +225,7 @@ def test_an_interrupted_tuning_goes_on(world, monkeypatch):
     done = len(world.fits)
     monkeypatch.delenv("STOP")
     tuned = world.tune("cut", FEATURES)
-    games = 3 * len(world.tuner(FEATURES).games(tuned.variant).at(0))
+    games = 3 * len(games_of(world.tuner(FEATURES).setup(tuned.variant)).at(0))
     assert len(world.fits) - done == (10 - len(kept)) * games
     assert tuned.default.parameters == {"kept": 4, "idle": 0.0}
     assert world.tune("cut", FEATURES) == tuned
@@ -245,6 +257,36 @@ def test_what_breaks_down_is_not_chosen_and_tried_again(world, monkeypatch):
     monkeypatch.setenv("BREAK", "4")
     with pytest.raises(InputError, match="cut cannot be tuned on made-up: ZeroDivisionError: diverged"):
         world.tune("cut", FEATURES, results="other")
+
+
+def test_trials_in_processes_score_the_same_and_one_that_ends_its_process_is_alone(world, monkeypatch):
+    here = world.tuner(FEATURES, results="here")
+    variant = parse_variant(here.registry, "cut", {})
+    here.compute([variant])
+    monkeypatch.setenv("KILL", "16")
+    apart = dataclasses.replace(world.tuner(FEATURES), placement=Placement(2))
+    told = []
+    apart.compute([variant], lambda *said: told.append(said))
+    assert told == [("tuning on made-up", done, 10) for done in range(1, 11)]
+    found, expected = apart.tuned(variant), here.tuned(variant)
+    killed = [trial for trial in found.trials if trial.parameters["kept"] == 16]
+    assert len(killed) == 2 and all("its process was killed" in trial.reason for trial in killed)
+    for one, other in zip(found.trials, expected.trials, strict=True):
+        assert one.parameters == other.parameters and (one in killed or one.scores == other.scores)
+    assert (found.setting["kept"], expected.setting["kept"]) == (8, 16)
+    assert len(Trials(world.folder / "results").known) == 8  # what broke down may be tried again
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_ended(world, monkeypatch):
+    monkeypatch.setenv("HANG", "16")
+    tuner = dataclasses.replace(world.tuner(FEATURES), placement=Placement(1, Limits(seconds=0.25)))
+    variant = parse_variant(tuner.registry, "cut", {})
+    tuner.compute([variant])
+    found = tuner.tuned(variant)
+    assert found.setting["kept"] == 8
+    reasons = {trial.parameters["kept"]: trial.reason for trial in found.trials}
+    assert reasons == {4: "", 1: "", 2: "", 8: "", 16: "took longer than --cell-timeout 0.25 s"}
 
 
 def test_what_is_declined_does_not_count(world, monkeypatch):
