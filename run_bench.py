@@ -121,7 +121,7 @@ class _BatchSize(click.ParamType):
     "--cache", type=click.Path(path_type=Path), help="Where features are kept. [default: ~/.cache/xshot-bench]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option("--jobs", type=click.IntRange(1), help="Cells (trials) at once. [default: the cores there are; 1 on a GPU]")
+@click.option("--jobs", type=click.IntRange(1), help="Cells, or trials, at once. [default: the cores; 1 on a GPU]")
 @click.option("--cell-timeout", type=DURATION, help="A cell that takes longer fails: 90, 5m. [default: no limit]")
 @click.option("--cell-memory", type=SIZE, help="A cell that holds more fails: 4G. [default: no limit]")
 @click.option(
