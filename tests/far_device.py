@@ -7,16 +7,19 @@ a generator that is near. PyTorch's name for the device is ``meta``, the one tha
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
+
+from xshot_bench.methods.task import Pixels
 
 FAR = torch.device("meta")
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)  # what may go from one side to the other
@@ -54,13 +57,25 @@ def far_away() -> Iterator[None]:
 
 
 def moved(value: Any, device: torch.device = FAR) -> Any:
-    """A tensor, or a dataclass of them, on the device."""
+    """A tensor, or a dataclass of them, on the device; pictures stay where they are stored until they are read."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, Pixels):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: moved(getattr(value, field.name), device) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **parts)
     return value
+
+
+def moved_weights(module: nn.Module) -> nn.Module:
+    """A copy of a module whose weights are far."""
+    found = copy.deepcopy(module)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        return found._apply(lambda weight: weight.to(FAR))
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
 class _Everything(TorchDispatchMode):

@@ -12,11 +12,14 @@ import numpy as np
 import open_clip
 import torch
 from cases import World
+from far_device import FAR, moved_weights
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from xshot_bench.datasets.encoders.live import Live
 from xshot_bench.datasets.encoders.open_clip import OpenClip
+from xshot_bench.datasets.encoders.open_clip.live import live
 from xshot_bench.methods.base import Pairs, Task
 from xshot_bench.methods.task import Pixels, Texts, Towers
 
@@ -51,8 +54,19 @@ def encoder(name: str = "live-world") -> OpenClip:
 
 @functools.cache
 def towers(names: tuple[str, ...]) -> Towers:
-    live = encoder().live()
-    return Towers(live.text, live.image, live.text.vectors, names, (TEMPLATE,))
+    return _towers(encoder().live(), names)
+
+
+def far_towers(names: tuple[str, ...]) -> Towers:
+    """The towers on the device of far_device.py, and what they read as well."""
+    loaded = encoder()._loaded
+    model = moved_weights(loaded.model)
+    numbers = lambda batch: loaded.pixels.to_numbers(batch.to(FAR))  # noqa: E731
+    return _towers(live(model, lambda texts: encoder().tokenizer(texts).to(FAR), numbers), names)
+
+
+def _towers(found: Live, names: tuple[str, ...]) -> Towers:
+    return Towers(found.text, found.image, found.text.vectors, names, (TEMPLATE,))
 
 
 @functools.cache

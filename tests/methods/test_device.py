@@ -8,8 +8,10 @@ import pytest
 import torch
 from cases import fitted, outputs, world_of
 from far_device import FAR, Far, far_away, moved
+from live_world import far_towers
 from worlds import make_features, make_split
 
+from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.protocol import Setting
 from xshot_bench.benchmarks.registry import Registry
@@ -18,7 +20,7 @@ from xshot_bench.benchmarks.run import judge
 REGISTRY = Registry()
 METHODS = [entry.name for entry in REGISTRY.of("method")]
 LONG = ("steps", "classifier_steps", "rounds", "epochs")  # of training: two will do
-LIVE = {"coop", "clip_lora"}  # their towers' weights cannot be moved there
+LIVE = ("coop", "coop:csc", "coop:words", "clip_lora", "clip_lora:both", "clip_lora:posterior")
 
 
 def test_the_device_notices_what_a_gpu_would():
@@ -35,7 +37,7 @@ def test_the_device_notices_what_a_gpu_would():
             x.numpy()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in LIVE])
+@pytest.mark.parametrize("name", [name for name in METHODS if "towers" not in REGISTRY.load("method", name).needs])
 def test_a_method_keeps_to_its_device(name):
     """And gives there what it gives here, one draw or several at once."""
     cls = REGISTRY.load("method", name)
@@ -54,6 +56,29 @@ def test_a_method_keeps_to_its_device(name):
         assert all(isinstance(part, Far) for part in out)
         for a, b in zip(out, expected, strict=True):
             torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name):
+    variant = parse_variant(REGISTRY, name, {name.partition(":")[0]: {"steps": "2"}})
+    make = partial(variant.build, REGISTRY)
+    world = world_of(make)
+    task = world.task(shots=2)
+    items = world.test_items(task)
+    near = fitted(make, task)
+    assert near is not None
+    expected = outputs(near, items, task)
+    with far_away():
+        there = dataclasses.replace(moved(task), towers=far_towers(world.names))
+        found = outputs(fitted(make, there), moved(items), there)
+    for a, b in zip(found, expected, strict=True):
+        assert isinstance(a, Far)
+        torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+
+
+def test_every_method_is_seen_there():
+    named = {name.partition(":")[0] for name in LIVE}
+    assert named == {name for name in METHODS if "towers" in REGISTRY.load("method", name).needs}
 
 
 @pytest.mark.parametrize("name", ["clip", "prototype", "sm", "calip", "random"])
