@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -67,7 +67,7 @@ def execute(jobs: Sequence[Job], most: int = 0, limits: Limits = NO_LIMITS) -> G
 
     A job has failed that breaks its process or a limit, or is killed twice, or lost with a node more than `RETRIES`
     times; cells that are trained together are then tried one by one. A node that lacks something or has other code is
-    an `InputError`.
+    an `InputError`, or left out if it joined later.
     """
     yield from _Run(jobs, most, limits).results()
 
@@ -79,13 +79,14 @@ class _Run:
         self._ray, self._task, self._sender, self._room = _ray(), _task(), _Sender(limits), _Room(most)
         self._waiting = deque(_Sent(job) for job in jobs)
         self._out: dict[Any, _Sent] = {}
-        self._told = False
+        self._at_first, self._told = _nodes().keys(), False
 
     def results(self) -> Iterator[Result]:
         while self._waiting or self._out:
             while self._waiting and len(self._out) < self._room.now():
                 sent = self._waiting.popleft()
-                reference = self._task.options(**_demand(sent.job)).remote(*self._sender.arguments(sent.job))
+                task = self._task.options(**_demand(sent.job), **self._room.where())
+                reference = task.remote(*self._sender.arguments(sent.job))
                 self._out[reference] = sent
             done, _ = self._ray.wait(list(self._out), timeout=EVERY)
             if done:  # with all others that are
@@ -97,16 +98,20 @@ class _Run:
 
     def _results(self, reference: Any, sent: _Sent) -> Iterator[Result]:
         try:
-            outcome = node.Outcome(*self._ray.get(reference))
+            where, found = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # as results that cannot be pickled
             yield from lost(sent.job, f"its results did not come: {error.cause}".partition("\n")[0])
             return
         except self._ray.exceptions.RayError as error:
             yield from self._lost(sent, type(error).__name__)
             return
-        if outcome.unfit:
+        outcome = node.Outcome(*found)
+        if outcome.unfit and where in self._at_first:
             raise InputError(f"{outcome.unfit} Results that were stored are kept.")
-        if outcome.results is not None:
+        if outcome.unfit:
+            self._room.leave_out(where, outcome.unfit)
+            self._waiting.appendleft(sent)
+        elif outcome.results is not None:
             yield from pickle.loads(outcome.results)  # noqa: S301 - by our own code on a node of the user's
         elif len(sent.job) > 1:
             self._waiting.extendleft(_Sent(replace(sent.job, cells=(cell,))) for cell in reversed(sent.job.cells))
@@ -138,7 +143,7 @@ class _Sent:
 
 
 def _check_demands(jobs: Sequence[Job]) -> None:
-    task, nodes = _task(), _nodes()
+    task, nodes = _task(), _nodes().values()
     for method, job in {job.setup.variant.plugin: job for job in jobs}.items():
         try:
             demand = _demand(job)
@@ -151,7 +156,10 @@ def _check_demands(jobs: Sequence[Job]) -> None:
 
 
 def _task() -> Any:
-    """The remote function. Being local it travels as code, so it finds the package where that is not installed."""
+    """The remote function. Being local it travels as code, so it finds the package where that is not installed.
+
+    It returns the node's id, and an `Outcome`.
+    """
 
     def on_node(root: str, own: bytes, shared: bytes, *others: Any) -> Any:
         import importlib.util
@@ -159,6 +167,9 @@ def _task() -> Any:
         import sys
         from pathlib import Path
 
+        import ray
+
+        where = ray.get_runtime_context().get_node_id()
         if "xshot_bench" not in sys.modules:
             program = Path(root, "run_bench.py")
             if not program.is_file():
@@ -166,13 +177,14 @@ def _task() -> Any:
                 if found is None or found.origin is None:
                     import socket
 
-                    return None, f"node {socket.gethostname()} has no xshot_bench: neither {root} nor installed."
+                    host = socket.gethostname()
+                    return where, (None, f"node {host} has no xshot_bench: neither {root} nor installed.")
                 program = Path(found.origin).with_name("run_bench.py")
             runpy.run_path(str(program), run_name="__mp_main__")  # which binds the package to its folder
             sys.modules["__main__"].__file__ = str(program)  # so processes that are started from here do as well
         from xshot_bench.benchmarks.executors import node
 
-        return node.serve(own, shared, *others)
+        return where, node.serve(own, shared, *others)
 
     return _ray().remote(max_retries=0)(on_node)  # it is sent again by us, so that we can tell
 
@@ -192,31 +204,47 @@ class _Sender:
 
 
 class _Room:
-    """How many jobs may be out: as many as ``most`` says, or some for each core that there is now."""
+    """Where jobs may go, and how many may be out: as many as ``most`` says, or some for each core that there is now."""
 
     def __init__(self, most: int) -> None:
         self._most, self._cores, self._looked, self._told = most, 0.0, -EVERY, False
+        self._left_out: set[str] = set()
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Send no more to that node."""
+        if where not in self._left_out:
+            self._left_out.add(where)
+            logger.warning("%s It joined later, and is left out.", reason)
+
+    def where(self) -> dict[str, Any]:
+        """The options of a task that keep it from nodes that are left out."""
+        if not self._left_out:
+            return {}
+        return {"label_selector": {"ray.io/node-id": f"!in({', '.join(sorted(self._left_out))})"}}
 
     def now(self) -> int:
         if time.monotonic() - self._looked >= EVERY:
-            self._cores = sum(node.get("CPU", 0) for node in _nodes())
+            self._cores = sum(node.get("CPU", 0) for node in self._nodes())
             self._looked = time.monotonic()
         return self._most or max(int(AHEAD * self._cores), 1)
 
     def complain(self, jobs: Iterable[Job]) -> None:
         """Say once that jobs wait for a node that is gone."""
-        nodes = _nodes()
+        nodes = self._nodes()
         if not self._told and not any(_fits(_demand(job), nodes) for job in jobs):
             self._told = True
             logger.warning("no node of the Ray cluster is left that could run what is to run: waiting for one to join")
 
-
-def _nodes() -> list[dict[str, float]]:
-    """What each living node has."""
-    return [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+    def _nodes(self) -> list[dict[str, float]]:
+        return [has for where, has in _nodes().items() if where not in self._left_out]
 
 
-def _fits(demand: dict[str, float], nodes: Sequence[dict[str, float]]) -> bool:
+def _nodes() -> dict[str, dict[str, float]]:
+    """What each living node has, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in _ray().nodes() if node["Alive"]}
+
+
+def _fits(demand: dict[str, float], nodes: Collection[dict[str, float]]) -> bool:
     keys = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
     return any(all(node.get(keys[name], 0) >= amount for name, amount in demand.items()) for node in nodes)
 

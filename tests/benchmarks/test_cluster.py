@@ -232,31 +232,49 @@ def test_what_an_interrupted_run_stored_is_gone_on_from_by_any_executor(three_no
     assert len(grid.log()) - begun == 12 - done
 
 
-@pytest.mark.slow
-def test_a_node_without_the_cache_is_told_once(cluster, grid):
-    """The node has a file system of its own over the cache's folder, as where it is not shared."""
-    cache = grid.folder / "cache"
-    cache.mkdir()
+@contextmanager
+def node_without(cache: Path, cluster: Any) -> Iterator[None]:
+    """A node that has a file system of its own over the cache's folder, as where it is not shared."""
+    cache.mkdir(exist_ok=True)
     hidden = f"mount -t tmpfs none {cache} && exec {sys.executable} -m ray.scripts.scripts start --block"
     hidden += f" --address {cluster.address} --num-cpus 1 --object-store-memory {100 << 20} --disable-usage-stats"
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", str(cache)], check=False).returncode:
         pytest.skip("this system lets us mount nothing")
-    before = len([node for node in _nodes(cluster) if node["Alive"]])
+    before = _living(cluster)
     node = subprocess.Popen(["unshare", "-m", "sh", "-c", hidden], start_new_session=True, stdout=subprocess.PIPE)
     try:
-        until(lambda: len([node for node in _nodes(cluster) if node["Alive"]]) > before)
-        code, rows, err = grid.run("--executor", "ray", "--address", cluster.address)
-        assert (code, rows) == (2, [])
-        assert err.count("does not see the features") == 1 and "a file system that all nodes share" in err
-        assert "Traceback" not in err
+        until(lambda: _living(cluster) > before)
+        yield
     finally:
         for one in (*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)):
             one.kill()
         node.wait()
+    until(lambda: _living(cluster) == before)
 
 
-def _nodes(cluster: Any) -> list[dict[str, Any]]:
-    return cluster.global_state.node_table()
+def _living(cluster: Any) -> int:
+    return sum(node["Alive"] for node in cluster.global_state.node_table())
+
+
+@pytest.mark.slow
+def test_a_node_without_the_cache_is_told_once(cluster, grid):
+    with node_without(grid.folder / "cache", cluster):
+        code, rows, err = grid.run("--executor", "ray", "--address", cluster.address)
+    assert (code, rows) == (2, [])
+    assert err.count("does not see the features") == 1 and "a file system that all nodes share" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_in_mid_run_without_the_cache_is_left_out(three_nodes, grid, undisturbed):
+    grid.plugin.write_text(SLOW.replace("time.sleep(1)", "time.sleep(4)"))
+    process = grid.start("--executor", "ray", "--address", three_nodes.address)
+    until(grid.log)
+    with node_without(grid.folder / "cache", three_nodes):
+        code, rows, err = ended(process)
+    assert code == 0, err
+    assert rows == undisturbed
+    assert err.count("It joined later, and is left out.") == err.count("does not see the features") == 1
 
 
 @contextmanager
