@@ -73,3 +73,10 @@ def bench(colour_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
         return Called(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """MLflow gives up soon: what the user sets in the environment counts."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")

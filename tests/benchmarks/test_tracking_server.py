@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,6 @@ import pytest
 from mlflow_world import Proxy, Server, everything, runs
 
 from xshot_bench.benchmarks import tracking
-from xshot_bench.benchmarks.mlflow_link import Link, in_words, shown
 from xshot_bench.benchmarks.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,13 +55,6 @@ def proxy(server) -> Iterator[Proxy]:
 def undisturbed(tmp_path_factory) -> str:
     """A database that is always well."""
     return f"sqlite:///{tmp_path_factory.mktemp('undisturbed') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def impatient(monkeypatch) -> None:
-    """What the user sets in the environment counts, and so the tests are quick."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
 
 
 @pytest.fixture
@@ -190,55 +181,9 @@ def test_a_wrong_server_is_said_in_a_line(bench, proxy, tmp_path, impatient, cod
     assert called.code == 2 and mend in called.err and len(called.err.splitlines()) == 1
 
 
-def test_an_address_that_can_be_none_is_refused_at_once(bench, tmp_path):
-    for wrong in ("nonsense", "./mlruns", "localhost:5000"):
-        called = bench(*ASK, "--mlflow-uri", wrong)
-        assert called.code == 2 and "no address. Expected for --mlflow-uri: http://HOST:PORT" in called.err
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize(
-    ("uri", "said"),
-    [
-        ("htp://127.0.0.1:9", "MLflow does not know such addresses. Expected"),
-        ("http://127.0.0.1:9", "Connection refused. Is the server running"),
-        ("http://no-such-host.invalid", "Is the server running"),
-    ],
-)
-def test_what_is_wrong_is_said_in_words(uri, said, impatient):
-    told: list[str] = []
-    link = Link(uri, told.append)
-    link.do(lambda: link.client.get_experiment_by_name("x"))
-    link.do(lambda: told.append("more was done"))
-    link.finish()
-    assert len(told) == 1 and said in told[0] and "\n" not in told[0]
-
-
-def test_what_waits_for_a_slow_server_takes_little_memory_and_does_not_keep_the_run():
-    stuck, link = threading.Event(), Link("http://127.0.0.1:9", lambda _: None)
-    link.do(lambda: stuck.wait(60) and None)
-    record = object()
-    tracemalloc.start()
-    for _ in range(30_000):
-        link.do(lambda: record and None)
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert taken < 10e6
-    start = time.monotonic()
-    link.finish(0.1)
-    assert time.monotonic() - start < 5 and "it is too slow" in link.error
-    stuck.set()
-
-
-def test_a_password_is_not_shown():
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("http://host:5000") == "http://host:5000"
-    assert "secret" not in in_words(OSError("no route"), "postgresql://me:secret@host/db")
-
-
 WAITING = """
+import threading
 import time
-import tracemalloc
 from pathlib import Path
 from xshot_bench.methods.base import EmbeddingMethod
 
