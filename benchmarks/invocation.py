@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def run_suite(call: Invocation, plan: Plan, progress: Progress) -> tuple[Compari
         raise
     finally:
         tracker.end(invoked)
-        tracker.finish()
+        with Progress() as waiting:
+            tracker.finish(partial(waiting.stage, "telling MLflow"))
     return comparison, tracker
 
 
@@ -157,9 +159,10 @@ def sync_store(results: Path, uri: str | None) -> str:
     store = Store(results)
     if not store.cells.is_dir():
         raise InputError(f"{results} holds no results. Give the folder of a run with --results.")
-    with store.writing():
+    with store.writing(), Progress() as progress:
         records = store.records()
-        tracker = sync(store, checked_uri(uri or default_uri(results)), records)
+        told = partial(progress.stage, "telling MLflow")
+        tracker = sync(store, checked_uri(uri or default_uri(results)), records, told)
     if tracker.error:
         raise InputError(f"MLflow at {tracker.uri} cannot be used: {tracker.error} No result is lost.")
     return f"{tracker.logged} of {len(records)} records were new to MLflow at {tracker.uri}"

@@ -5,9 +5,11 @@ The first failure ends it. The thread is a daemon: a server that hangs keeps no 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -19,6 +21,9 @@ from urllib.parse import urlsplit
 
 from xshot_bench import InputError
 
+Progress = Callable[[int, int], None]  # told how many calls were begun, and of how many
+
+LOOK = 1.0  # seconds between words on how far a long wait is
 AT_THE_END, WHEN_STOPPED = 60.0, 5.0  # seconds that a run waits for a server when all else is done; and on Ctrl-C
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 SETTINGS = {
@@ -73,12 +78,17 @@ class Link:
             self._thread.start()
         self._waiting.put(action)
 
-    def finish(self, seconds: float | None = None) -> None:
+    def finish(self, seconds: float | None = None, progress: Progress | None = None) -> None:
         """Wait until all is done; a server that needs more than ``seconds`` for that has failed."""
         if self._thread.ident is None:
             return
+        total = self._waiting.qsize()
         self._waiting.put(None)
-        self._thread.join(seconds)
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            self._thread.join(min(left, LOOK))
+            if progress and self._thread.is_alive():
+                progress(min(total, total + 1 - self._waiting.qsize()), total)
         if self._thread.is_alive():
             self._fail(f"it is too slow: the run has ended and not all is logged {seconds:.0f} seconds later.")
 

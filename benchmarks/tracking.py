@@ -18,7 +18,7 @@ from typing import Any
 from xshot_bench.benchmarks import mlflow_entries as entries
 from xshot_bench.benchmarks.invocations import Invocations, Invoked
 from xshot_bench.benchmarks.mlflow_entries import CELL, INVOCATION, KIND, PARENT, RECORD, STORE
-from xshot_bench.benchmarks.mlflow_link import AT_THE_END, WHEN_STOPPED, Link, shown
+from xshot_bench.benchmarks.mlflow_link import AT_THE_END, WHEN_STOPPED, Link, Progress, shown
 from xshot_bench.benchmarks.records import Record
 from xshot_bench.benchmarks.store import Store
 
@@ -92,14 +92,14 @@ class Tracker:
         kept = {record.cell.digest for record in records}
         self._link.do(lambda: self._forget(kept))
 
-    def finish(self) -> None:
+    def finish(self, progress: Progress | None = None) -> None:
         """Wait until all is written, but not for a slow server: what it lacks is left to ``sync``."""
         patience = WHEN_STOPPED if self._stopped else AT_THE_END
-        self._link.finish(None if self._link.local else patience)
+        self._link.finish(None if self._link.local else patience, progress)
 
-    def wait(self) -> None:
+    def wait(self, progress: Progress | None = None) -> None:
         """Wait until all is written, however long it takes."""
-        self._link.finish()
+        self._link.finish(progress=progress)
 
     def _warn(self, reason: str) -> None:
         later = f"run_bench.py sync --results {self.store.folder} --mlflow-uri {self.uri}"
@@ -233,7 +233,7 @@ class Tracker:
                 self._client.delete_run(known.pop(key).id)
 
 
-def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
+def sync(store: Store, uri: str, records: Iterable[Record], progress: Progress | None = None) -> Tracker:
     """Bring MLflow to what the store says: every invocation and record once, and nothing else."""
     tracker = Tracker(store, uri, warn=False)
     left = {record.cell.digest: record for record in records}
@@ -246,5 +246,5 @@ def sync(store: Store, uri: str, records: Iterable[Record]) -> Tracker:
         tracker.end(invoked)
     for record in left.values():  # of no invocation, so no run's children
         tracker.mirror(record)
-    tracker.wait()
+    tracker.wait(progress)
     return tracker

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from xshot_bench.benchmarks import mlflow_link
 from xshot_bench.benchmarks.mlflow_link import Link, in_words, shown
 
 
@@ -49,6 +50,26 @@ def test_what_waits_for_a_slow_server_takes_little_memory_and_does_not_keep_the_
     link.finish(0.1)
     assert time.monotonic() - start < 5 and "it is too slow" in link.error
     stuck.set()
+
+
+def test_a_long_wait_says_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow_link, "LOOK", 0.01)
+    told: list[tuple[int, int]] = []
+    gates = [threading.Event() for _ in range(3)]
+    link = Link(f"sqlite:///{tmp_path / 'never.db'}", pytest.fail)
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+        if done < len(gates):
+            gates[done].set()
+
+    for gate in gates:
+        link.do(lambda gate=gate: gate.wait(60) and None)
+    while link._waiting.qsize() > 2:  # the first is being made
+        time.sleep(0.01)
+    link.finish(progress=progress)
+    assert told[0] == (0, 2) and {total for _, total in told} == {2}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
 def test_a_password_is_not_shown():
