@@ -62,7 +62,8 @@ def tune_suite(
         )
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
     found: list[Tuned] = []
-    for name, tuner in tuners(suite, registry, store, inputs, placement, progress=progress):
+    # all are encoded first: from the first trial on this process may compute with one thread
+    for name, tuner in list(tuners(suite, registry, store, inputs, placement, progress=progress)):
         if compute:
             tuner.compute(variants, progress)
         here = []
