@@ -15,6 +15,7 @@ from xshot_bench.benchmarks.significance import Correction
 from xshot_bench.datasets.splitting import Gallery, Protocol, Shots
 
 SUITES = Path(__file__).parent / "suites"
+DEFAULT = "default"
 
 
 class Suite(BaseModel):
@@ -60,13 +61,18 @@ class Suite(BaseModel):
         return values
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], file: str = "default") -> Suite:
-        """The suite of a TOML file (a name in ``benchmarks/suites`` or a path), with the given options put over it."""
+    def from_options(cls, options: Mapping[str, Any], file: str = DEFAULT) -> Suite:
+        """The suite of a TOML file (a name in ``benchmarks/suites`` or a path), with the given options put over it.
+
+        What neither says is as in the default suite.
+        """
         given = {key: value for key, value in options.items() if value not in (None, (), {})}
-        content = _read(file) | given
-        taken_apart = [*([given["ablate"]] if given.get("ablate") else []), *given.get("sweep", ())]
-        if taken_apart and "methods" not in given:  # then they are all that is asked for
-            content["methods"] = [one.partition(".")[0] for one in taken_apart]
+        content: dict[str, Any] = {}
+        for layer in (_read(DEFAULT), _read(file), given):
+            content |= layer
+            taken_apart = _taken_apart(layer)
+            if taken_apart and "methods" not in layer:  # then they are all that is asked for
+                content["methods"] = taken_apart
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -76,12 +82,17 @@ class Suite(BaseModel):
                 close = difflib.get_close_matches(where, cls.model_fields, n=1)
                 hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(cls.model_fields)}."
                 raise InputError(f"the suite {file!r} has an unknown key {where[:80]!r}. {hint}") from None
-            if first["type"] == "missing":
-                raise InputError(f"the suite {file!r} lacks {where!r}.") from None
             if first["type"] in ("too_short", "string_too_short"):
                 raise InputError(f"the suite's {where!r} is empty. Expected: at least one.") from None
             message = first["msg"].removeprefix("Value error, ").lower()
             raise InputError(f"the suite's {where!r} is wrong: {message} (it is {first['input']!r:.200}).") from None
+
+
+def _taken_apart(layer: Mapping[str, Any]) -> list[str]:
+    """The methods of ``ablate`` and ``sweep``; what is of a wrong kind is told when the suite is checked."""
+    series = layer.get("sweep")
+    named = [layer.get("ablate"), *(series if isinstance(series, list | tuple) else ())]
+    return [name.partition(".")[0] for name in named if isinstance(name, str) and name]
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from xshot_bench.benchmarks.suite import Suite
+
 ROOT = Path(__file__).resolve().parent.parent
 FAILING = """
 from xshot_bench.methods.base import EmbeddingMethod
@@ -155,10 +157,22 @@ def test_a_suite_file_with_an_unknown_key_is_said(bench, tmp_path):
     suite.write_text('methods = ["clip"]\nshot = [1]\n')
     called = bench("--suite", str(suite))
     assert called.code == 2 and "unknown key 'shot'. Did you mean 'shots'?" in called.err
-    suite.write_text('methods = ["clip"]\n')
-    assert "lacks 'datasets'" in bench("--suite", str(suite), data=False).err
     suite.write_text("methods = [")
     assert "cannot be read" in bench("--suite", str(suite)).err
+
+
+def test_what_a_suite_file_does_not_say_is_as_in_the_default_suite(tmp_path):
+    default = Suite.from_options({})
+    file = tmp_path / "mine.toml"
+    for content, options, changed in (
+        ('methods = ["clip"]', {}, {"methods": ("clip",)}),
+        ("shots = [3]", {"draws": 2}, {"shots": (3,), "draws": 2}),
+        ('ablate = "vtclip"', {}, {"ablate": "vtclip", "methods": ("vtclip",)}),
+        ('methods = ["clip"]\nsweep = ["cca.power=1,2"]', {}, {"methods": ("clip",), "sweep": ("cca.power=1,2",)}),
+        ('methods = ["clip"]', {"ablate": "vtclip"}, {"ablate": "vtclip", "methods": ("vtclip",)}),
+    ):
+        file.write_text(content)
+        assert Suite.from_options(options, str(file)) == default.model_copy(update=changed)
 
 
 def test_labels_and_texts_of_any_kind_come_through_to_every_table(bench, colour_folder, tmp_path):
