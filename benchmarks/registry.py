@@ -99,7 +99,7 @@ class Registry:
         docstrings, layout) are not, nor without ``defaults`` those of a method's parameters, its switches and search.
         """
         cls = self.load(kind, name)
-        path = Path(inspect.getfile(cls))
+        path = Path(inspect.getfile(cls)).resolve()  # as the shared ones are, or a file may count twice
         files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
         digest = hashlib.sha256()
         for file in [*files, *sorted(_shared(files) - set(files))]:

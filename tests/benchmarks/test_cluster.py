@@ -139,8 +139,8 @@ def test_every_executor_gives_the_same_records(bench, three_nodes, tmp_path):
     }.items():
         results = tmp_path / name
         called = bench(
-            "--methods", "clip,prototype,tip_adapter,clap,random", "--shots", "0,2", "--draws", "2", "--device", "cpu",
-            "--results", str(results), *placed,
+            "--methods", "clip,prototype,tip_adapter,clap,random,flexclip", "--set", "flexclip.steps=5",
+            "--shots", "0,2", "--draws", "2", "--device", "cpu", "--results", str(results), *placed,
         )  # fmt: skip
         assert called.code == 0, called.err
         assert "ray" not in called.out.lower() and len(called.err.splitlines()) < 20
@@ -148,7 +148,7 @@ def test_every_executor_gives_the_same_records(bench, three_nodes, tmp_path):
         for record in records:
             del record["seconds"], record["provenance"]
         found[name] = {path.name for path in results.glob("cells/*.parquet")}, records
-    assert len(found["here"][1]) == 20
+    assert len(found["here"][1]) == 24
     assert all(one == found["here"] for one in found.values())
 
 

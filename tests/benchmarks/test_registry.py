@@ -130,6 +130,28 @@ def test_the_code_digest_follows_the_code_not_its_words(plugin):
     assert Registry([plugin("two/shifted.py", words)]).code_digest("method", "shifted") == one
 
 
+DIGESTS = """
+import sys
+from xshot_bench.benchmarks.registry import Registry
+print(sys.modules["xshot_bench"].__file__)
+print([Registry().code_digest("method", name) for name in ("flexclip", "vtclip", "clip_lora", "ridge")])
+"""
+
+
+def test_the_code_digest_does_not_depend_on_where_the_package_lies(tmp_path):
+    """Home folders of a cluster are often links; methods in folders of their own share files with others."""
+    (tmp_path / "xshot_bench").symlink_to(registry.ROOT)
+    linked = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    plain = f"import runpy; runpy.run_path({str(registry.ROOT / 'run_bench.py')!r}, run_name='__mp_main__')"
+    said = [
+        subprocess.run([sys.executable, "-c", found + DIGESTS], capture_output=True, text=True, check=True).stdout
+        for found in (linked, plain)
+    ]
+    (first, here), (second, there) = (each.splitlines() for each in said)
+    assert (Path(first).parent, Path(second).parent) == (tmp_path / "xshot_bench", registry.ROOT)
+    assert here == there
+
+
 def test_the_code_digest_covers_what_is_imported_from_methods(plugin, monkeypatch, tmp_path):
     """base.py and with it task.py, which all methods import, and a module that some share."""
     monkeypatch.setattr(registry, "ROOT", tmp_path)
