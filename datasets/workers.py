@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ AHEAD = 3  # batches prepared before the model asks for them
 TURN = 128  # views prepared while the model waits
 PIECE = 16  # pictures that a worker prepares at once
 MOST_WORKERS = 16
+INTERRUPTS = signal.SIGINT, signal.SIGTERM
 
 _worker = threading.local()
 
@@ -104,7 +106,27 @@ def _pool(prepare: Preparation, count: int) -> Executor:
     if sys.platform != "linux":
         return ThreadPoolExecutor(count, initializer=_start, initargs=(prepare,))
     context = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(prepare,))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(prepare,))
+    with _uninterrupted():
+        pool.submit(int)  # the first task forks them all
+    return pool
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits: Python swallows it in a callback around a fork, and then a lock of logging stays locked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _start(prepare: Preparation) -> None:
