@@ -24,7 +24,6 @@ import click
 from tabulate import tabulate
 
 from xshot_bench.benchmarks.executors import Placement
-from xshot_bench.benchmarks.executors.threads import cores
 from xshot_bench.benchmarks.invocation import Invocation
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Inputs, encode_missing
@@ -35,6 +34,7 @@ from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
+from xshot_bench.datasets.workers import cores
 
 METHODS = (
     "clip,prototype,tip_adapter,gda,cca,kcca,ridge,scm,linear_probe,cross_modal_probe,lppp,clip4cmr,acmr,dscmr,"
@@ -67,6 +67,7 @@ class Spent:
 @click.option("--mlflow-uri", help="A tracking server, or none. [default: SQLite, as in a run]")
 def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: str | None) -> None:
     """Run the grid and print where the time went."""
+    available = cores()
     asked = {"methods": methods.split(","), "datasets": datasets.split(","), "shots": SHOTS, "draws": draws}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "results")
@@ -75,7 +76,7 @@ def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: 
             registry=Registry(),
             store=store,
             inputs=Inputs({}, False, default_cache(), "cpu", FeatureOptions()),
-            placement=Placement(jobs or cores()),
+            placement=Placement(jobs or available),
             mlflow_uri=mlflow_uri or default_uri(store.folder),
             force=False,
         )
@@ -85,16 +86,16 @@ def main(methods: str, datasets: str, draws: int, jobs: int | None, mlflow_uri: 
     many = len(spent.records)
     rows = [
         ("cells", many),
-        ("cores", cores()),
+        ("cores", available),
         ("cells at once", call.placement.workers),
         ("seconds of the run", spent.clock),
         ("sum of the cells' seconds", spent.cells),
         ("seconds of a cell, mean", spent.cells / many),
-        ("EFFICIENCY, %", 100 * spent.cells / cores() / spent.clock),
+        ("EFFICIENCY, %", 100 * spent.cells / available / spent.clock),
         ("CPU seconds of the cells' processes", spent.workers),
         ("CPU seconds of the run's own process", spent.parent),
-        ("CPU of the cells' processes, % of the cores' time", 100 * spent.workers / cores() / spent.clock),
-        ("lost beside cells, core ms a cell", 1000 * (cores() * spent.clock - spent.cells) / many),
+        ("CPU of the cells' processes, % of the cores' time", 100 * spent.workers / available / spent.clock),
+        ("lost beside cells, core ms a cell", 1000 * (available * spent.clock - spent.cells) / many),
         *parts,
     ]
     print(tabulate(rows, floatfmt=".2f", tablefmt="github"))

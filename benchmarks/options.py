@@ -9,7 +9,7 @@ from typing import Any
 from xshot_bench import InputError
 from xshot_bench.benchmarks.executors import Placement
 from xshot_bench.benchmarks.executors.limits import Limits
-from xshot_bench.benchmarks.executors.threads import cores
+from xshot_bench.datasets.workers import cores
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -23,7 +23,7 @@ import numpy as np
 from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.executors import Placement
-from xshot_bench.benchmarks.executors.threads import cores, one_thread
+from xshot_bench.benchmarks.executors.threads import one_thread
 from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
@@ -35,6 +35,7 @@ from xshot_bench.benchmarks.trials import games_of
 from xshot_bench.benchmarks.tuned_suite import tuners
 from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
+from xshot_bench.datasets.workers import cores
 from xshot_bench.methods import calibration
 from xshot_bench.methods.base import Declined, Method
 

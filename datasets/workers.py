@@ -76,7 +76,7 @@ def ahead(prepare: Preparation, batches: Sequence[range], turns: bool, workers: 
         return
     prepare(batches[0][:1])  # what the dataset builds when first used, as a font, is there before the workers fork
     pieces = [[batch[start : start + PIECE] for start in range(0, len(batch), PIECE)] for batch in batches]
-    count = min(workers or _cores(), MOST_WORKERS, sum(map(len, pieces)))
+    count = min(workers or cores(), MOST_WORKERS, sum(map(len, pieces)))
     pool, joiner = _pool(prepare, count), ThreadPoolExecutor(1)
     try:
         waiting: deque[Future[Tensor]] = deque()
@@ -160,5 +160,6 @@ def _join(pieces: Sequence[Future[np.ndarray]]) -> Tensor:
     return torch.from_numpy(np.concatenate([piece.result() for piece in pieces]))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
