@@ -91,11 +91,10 @@ class Attempt:
 
     def trial(self, scores: dict[str, list[float]], seconds: float, reason: str, failed: bool) -> Trial:
         """What came of it."""
-        method = self.setup.method()
         return Trial(
             method=self.setup.variant.plugin,
             data=self.data,
-            parameters=method.parameters(),
+            parameters=self.setup.method().parameters(),
             scores=scores,
             seconds=round(seconds, 2),
             default=self.default,

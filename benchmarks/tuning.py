@@ -16,7 +16,7 @@ from xshot_bench import InputError
 from xshot_bench.benchmarks.ablation import Variant
 from xshot_bench.benchmarks.executors import HERE, Placement, each
 from xshot_bench.benchmarks.executors.guards import Lost
-from xshot_bench.benchmarks.plan import Material, setup_of
+from xshot_bench.benchmarks.plan import Material, options_of, setup_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import Setup
 from xshot_bench.benchmarks.trials import Attempt, Trial, Trials, attempt, games_of
@@ -169,9 +169,9 @@ class Tuner:
         """By what a trial is known: the method's code, the setting or these parameters, and the rehearsals."""
         if setting.plugin not in self._code:
             self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
-        setup = self.setup(setting)
-        if setup.options not in self._rehearsals:
-            self._rehearsals[setup.options] = games_of(replace(setup, encoder=None)).digest
+        options = options_of(self.material, setting, self.registry)
+        if options not in self._rehearsals:
+            self._rehearsals[options] = games_of(replace(self.setup(setting), encoder=None)).digest
         parameters = setting.build(self.registry).parameters() if parameters is None else parameters
-        parts = [setting.plugin, self._code[setting.plugin], parameters, self._rehearsals[setup.options]]
+        parts = [setting.plugin, self._code[setting.plugin], parameters, self._rehearsals[options]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
