@@ -34,7 +34,7 @@ from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
-from xshot_bench.benchmarks.tuned_suite import tune_suite
+from xshot_bench.benchmarks.tuned_suite import tune_suite, tuners
 from xshot_bench.benchmarks.tuning import TRIALS
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
@@ -96,8 +96,8 @@ class Invocation:
         if placement.executor != "local":
             placement = Placement(at_once(self.inputs.device), placement.limits)
         with Progress() as progress:
-            given = self.suite, self.registry, self.store, self.inputs, placement
-            suite, found = tune_suite(*given, progress=progress.stage, compute=compute)
+            of_datasets = tuners(self.suite, self.registry, self.store, self.inputs, placement, progress=progress.stage)
+            suite, found = tune_suite(self.suite, self.registry, of_datasets, progress.stage, compute=compute)
         for tuned in found:
             click.echo(tuned.in_words, err=True)
         return replace(self, suite=suite)

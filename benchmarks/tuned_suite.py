@@ -41,14 +41,12 @@ def tuners(
 def tune_suite(
     suite: Suite,
     registry: Registry,
-    store: Store,
-    inputs: Inputs,
-    placement: Placement,
-    *,
+    of_datasets: Iterator[tuple[str, Tuner]],
     progress: Progress | None = None,
+    *,
     compute: bool = True,
 ) -> tuple[Suite, list[Tuned]]:
-    """The suite with what was found, and how. Methods without a ``search`` stay as they are, as do those that decline.
+    """The suite with what its `tuners` found, and how. Methods without a ``search`` stay as they are, and who declines.
 
     `InputError` where no method has one, a dataset has nothing to tune on, or without ``compute`` a trial is missing.
     """
@@ -63,7 +61,7 @@ def tune_suite(
     parameters: dict[str, dict[str, dict[str, Any]]] = {}
     found: list[Tuned] = []
     # all are encoded first: from the first trial on this process may compute with one thread
-    for name, tuner in list(tuners(suite, registry, store, inputs, placement, progress=progress)):
+    for name, tuner in list(of_datasets):
         if compute:
             tuner.compute(variants, progress)
         here = []
