@@ -170,7 +170,7 @@ def measure(method: str, items: int, queries: int, device: str) -> Taken:
 @click.command()
 @click.option("--method", default="clip", show_default=True)
 @click.option("--sizes", default="250000,500000,1000000", show_default=True, help="Of the gallery, comma-separated.")
-@click.option("--queries", default=500, show_default=True, help="10000 is the full job: half an hour.")
+@click.option("--queries", default=500, show_default=True, help="10000 is the full job: a quarter of an hour.")
 @click.option("--device", default="cpu", show_default=True)
 def main(method: str, sizes: str, queries: int, device: str) -> None:
     """What judging METHOD on large galleries takes."""

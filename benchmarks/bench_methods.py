@@ -72,8 +72,8 @@ def measure(name: str, dataset: str, encoder: str, shots: int) -> dict[str, Any]
     asked = {"methods": [name], "datasets": [dataset], "encoder": encoder, "shots": [shots], "draws": 1}
     inputs = Inputs({}, False, default_cache(), "cpu", FeatureOptions(tokens=7))
     material = open_material(dataset, Suite.from_options(asked), registry, inputs, method.required)
-    features = features_of(material, inputs)
-    _, live = setup_of(material, variant, registry, "cpu").opened()
+    features_of(material, inputs)  # encoded, if they are not
+    features, live = setup_of(material, variant, registry, "cpu").opened()
     episode = make_episode(features, material.split, Setting(shots, material.split.draws[0]), live=live)
     resident, spent, started = _peak(), time.process_time(), time.perf_counter()
     try:
