@@ -37,6 +37,13 @@ def test_the_device_notices_what_a_gpu_would():
             x.numpy()
 
 
+def check_far(found, expected):
+    """What was computed there lies there, and is what was computed here."""
+    for a, b in zip(found, expected, strict=True):
+        assert isinstance(a, Far)
+        torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if "towers" not in REGISTRY.load("method", name).needs])
 def test_a_method_keeps_to_its_device(name):
     """And gives there what it gives here, one draw or several at once."""
@@ -53,9 +60,7 @@ def test_a_method_keeps_to_its_device(name):
         several = make().fit_many([moved(task) for task in tasks])[0]
         found = [outputs(method, moved(items)) for method in (far, several)]
     for out in found:
-        assert all(isinstance(part, Far) for part in out)
-        for a, b in zip(out, expected, strict=True):
-            torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+        check_far(out, expected)
 
 
 @pytest.mark.parametrize("name", LIVE)
@@ -71,9 +76,7 @@ def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name):
     with far_away():
         there = dataclasses.replace(moved(task), towers=far_towers(world.names))
         found = outputs(fitted(make, there), moved(items), there)
-    for a, b in zip(found, expected, strict=True):
-        assert isinstance(a, Far)
-        torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+    check_far(found, expected)
 
 
 def test_every_method_is_seen_there():
