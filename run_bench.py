@@ -272,11 +272,20 @@ def call(arguments: Sequence[str] | None = None) -> int:
 def main() -> NoReturn:
     """The program's entry point: ``kill`` ends it as Ctrl-C does."""
 
-    def terminated(*_: object) -> NoReturn:
+    def interrupted(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminated)
-    sys.exit(call())
+    code = 130
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for a job in the background
+                signal.signal(number, interrupted)
+        code = call()
+        for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left to store: they just end what still goes on
+            signal.signal(number, signal.SIG_DFL)
+    except KeyboardInterrupt:  # beside the call, which answers those that come in it
+        pass
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -98,12 +98,12 @@ class Run:
         self.pid = os.fork()
         if not self.pid:
             try:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the program answers it, as a new process has it
                 os.setsid()
                 for stream, path in ((1, self._out), (2, self._err)):
                     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
                 os.environ |= settings
                 faulthandler.enable(2)
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
                 if os.geteuid() == 0:
                     _respect_permissions()
                 if clock:

@@ -296,6 +296,28 @@ def test_a_killed_run_loses_the_cell_in_flight_and_goes_on(tmp_path, colour_fold
     assert _numbers(out) == undisturbed
 
 
+INTERRUPTED = """
+import signal, sys
+from xshot_bench import run_bench
+set_handler, moments = signal.signal, iter(range(9))
+def interrupted(number, handler):
+    set_handler(number, handler)
+    if next(moments) == MOMENT:
+        signal.raise_signal(signal.SIGINT)
+signal.signal = interrupted
+run_bench.main()
+"""
+
+
+@pytest.mark.parametrize(("moment", "code"), [(0, 130), (1, 130), (2, -signal.SIGINT), (3, -signal.SIGINT)])
+def test_ctrl_c_beside_the_call_is_no_traceback(tmp_path, moment, code):
+    """As soon as the program answers signals, and when all is done; then they end it as they end others."""
+    command = [sys.executable, "-c", INTERRUPTED.replace("MOMENT", str(moment)), "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert ("flexclip" in done.stdout) == (moment > 1)
+
+
 def _numbers(out: str) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(out)["rows"]]
 
