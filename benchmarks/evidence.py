@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
-from xshot_bench.benchmarks import metrics
+import numpy as np
+from torch import Tensor
+
+from xshot_bench.benchmarks import device_ranks, metrics, ranks
 from xshot_bench.benchmarks.episode import Key
-from xshot_bench.benchmarks.ranks import ranked
 
 FIRST = 10  # items kept of each ranking
+NEAR = "cpu", "mps"  # devices whose scores are ranked on the CPU
 SHORT_LIST = metrics.Cutoff(50)  # mAP_50, divided by all relevant items as trec_eval does
 
 
@@ -27,18 +30,24 @@ class Evidence:
         self._precision = np.full((queries, 11), np.nan)
         self._done = 0
 
-    def add(self, scores: np.ndarray) -> None:
-        """Scores ``[n,G]`` of the next queries against the gallery."""
+    def add(self, scores: Tensor) -> None:
+        """Scores ``[n,G]`` (float32) of the next queries against the gallery; ranked by the GPU if they lie there."""
         key, start = self._key, self._done
         own = slice(start, start + len(scores))
-        for block in ranked(scores, key.query_label[own], key.gallery_label):
+        labels = key.query_label[own], key.gallery_label
+        if scores.device.type in NEAR:
+            here = scores.cpu().numpy()
+            blocks, pair_ranks = ranks.ranked(here, *labels), partial(metrics.pair_ranks, here)
+        else:
+            blocks, pair_ranks = device_ranks.ranked(scores, *labels), partial(device_ranks.pair_ranks, scores)
+        for block in blocks:
             rows = start + block.rows
             self.ap[rows], self.short[rows] = metrics.average(block), metrics.average(block, SHORT_LIST)
             self.rank[rows] = metrics.first_rank(block)
             self._first[rows] = block.first(FIRST)
             self._precision[rows] = metrics.precision_by_recall(block)
         if key.pair is not None:
-            self.rank[own] = metrics.pair_ranks(scores, key.pair[own])
+            self.rank[own] = pair_ranks(key.pair[own])
         self._done += len(scores)
 
     def first(self) -> tuple[list[list[str]], list[list[bool]]]:

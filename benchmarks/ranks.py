@@ -1,14 +1,16 @@
 """Scores + labels -> the ranks of what is relevant. Exact, ties included; NumPy only. What they mean: ``metrics.py``.
 
+On a GPU ``device_ranks.py`` finds the same.
+
 A ranking is the gallery by descending score. Equal scores stand in item order after a seeded shuffle of the gallery,
 so that a gallery listed class by class favours nobody and every run of a program sees the same ranking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -27,7 +29,7 @@ class Ranked:
 
     rows: np.ndarray
     ranks: np.ndarray
-    _ranker: _Ranker
+    _first: Callable[[int], np.ndarray]
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -37,7 +39,7 @@ class Ranked:
 
     def first(self, k: int) -> np.ndarray:
         """The positions in the gallery of the first ``k`` items of each ranking, ``[n,min(k,G)]``."""
-        return self._ranker.first(self.rows, k)
+        return self._first(k)
 
 
 def ranked(
@@ -55,7 +57,7 @@ def ranked(
         rows = np.flatnonzero(np.asarray(query_label) == label)
         for start in range(0, len(rows), ranker.rows):
             block = rows[start : start + ranker.rows]
-            yield Ranked(block, ranker.ranks(block, relevant), ranker)
+            yield Ranked(block, ranker.ranks(block, relevant), partial(ranker.first, block))
 
 
 def shuffled_places(items: int, seed: int) -> np.ndarray:
@@ -65,17 +67,25 @@ def shuffled_places(items: int, seed: int) -> np.ndarray:
 
 def checked(scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The scores as C-ordered float32 or float64, if they have this shape."""
-    if scores.shape != shape:
-        raise ValueError(f"scores have shape {scores.shape} where {shape} (queries, gallery) was expected")
+    require_shape(scores.shape, shape)
     return np.ascontiguousarray(scores, dtype=np.result_type(scores, np.float32))
+
+
+def require_shape(found: tuple[int, ...], expected: tuple[int, int]) -> None:
+    if found != expected:
+        raise ValueError(f"scores have shape {found} where {expected} (queries, gallery) was expected")
 
 
 def require_finite(scores: np.ndarray) -> None:
     size = max(1, BLOCK // max(1, scores.shape[1]))
     blocks = (scores[start : start + size] for start in range(0, len(scores), size))
-    bad = sum(block.size - np.count_nonzero(np.isfinite(block)) for block in blocks)
+    bad = sum(block.size - int(np.count_nonzero(np.isfinite(block))) for block in blocks)
     if bad:
-        raise ValueError(f"{bad} of {scores.size} scores are not finite")
+        raise not_finite(bad, scores.size)
+
+
+def not_finite(bad: int, scores: int) -> ValueError:
+    return ValueError(f"{bad} of {scores} scores are not finite")
 
 
 class _Ranker:

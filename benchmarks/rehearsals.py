@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks import scoring
@@ -104,8 +105,8 @@ def mean_ap(method: Method, task: Task, items: Pairs) -> float:
     shown = Unlabelled(items.image, items.text, items.tokens, items.texts, items.pixels)
     task, (seen,) = encoded(method, task, shown)
     label = items.label.cpu().numpy()
-    blocks = [np.concatenate(list(scoring.score_blocks(method, task, seen, seen, way))) for way in DIRECTIONS]
-    return float(np.mean([np.nanmean(average_precision(scores, label, label)) for scores in blocks]))
+    blocks = [torch.cat(list(scoring.score_blocks(method, task, seen, seen, way))).cpu() for way in DIRECTIONS]
+    return float(np.mean([np.nanmean(average_precision(scores.numpy(), label, label)) for scores in blocks]))
 
 
 def rules_of(method: Method) -> Iterator[str]:

@@ -35,11 +35,12 @@ def modalities(direction: Direction) -> tuple[Modality, Modality]:
 
 def score_blocks(
     method: Method, task: Task, queries: Unlabelled, gallery: Unlabelled, direction: Direction
-) -> Iterator[np.ndarray]:
-    """Scores ``[rows,G]`` (float32, larger is more similar) of the queries against the whole gallery, in order.
+) -> Iterator[Tensor]:
+    """Scores ``[rows,G]`` of the queries against the whole gallery, in order: float32, where the task is.
 
-    How many rows are handed over at once depends on the gallery's size, what is computed at once does not: a score is
-    the same, to the last bit, however the queries are cut. A block that the caller lets go is free before the next.
+    Larger is more similar. How many rows are handed over at once depends on the gallery's size, what is computed at
+    once does not: a score is the same, to the last bit, however the queries are cut. A block that the caller lets go is
+    free before the next.
     """
     asking, answering = modalities(direction)
     if method.scoring == "pairs":
@@ -74,26 +75,23 @@ def _room(rows: int, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _products(queries: Tensor, columns: Tensor) -> np.ndarray:
+def _products(queries: Tensor, columns: Tensor) -> Tensor:
     """Scores ``[n,G]`` of represented queries ``[n,e]`` with the gallery's ``columns [e,G]``, a tile at a time."""
     tiles = pad(queries, (0, 0, 0, -len(queries) % TILE)).split(TILE)
-    scores = np.empty((TILE * len(tiles), columns.shape[1]), np.float32)
-    for tile, part in zip(tiles, torch.from_numpy(scores).split(TILE), strict=True):
-        if tile.device.type == "cpu":
-            torch.mm(tile, columns, out=part)
-        else:
-            part.copy_(tile @ columns)
+    scores = columns.new_empty(TILE * len(tiles), columns.shape[1])
+    for tile, part in zip(tiles, scores.split(TILE), strict=True):
+        torch.mm(tile, columns, out=part)
     return scores[: len(queries)]
 
 
 @torch.no_grad()
 def _pair_block(
     method: PairMethod, queries: Unlabelled, gallery: Unlabelled, direction: Direction, rows: slice
-) -> np.ndarray:
+) -> Tensor:
     """Scores ``[n,G]`` of some queries, images and texts taken by tiles of one size."""
     asking, answering = modalities(direction)
     count = len(range(*rows.indices(len(queries[asking]))))
-    scores = np.empty((count, len(gallery[answering])), np.float32)
+    scores = torch.empty(count, len(gallery[answering]), device=queries[asking][:0].device)
     asked = queries.text[rows] if asking == "text" else None
     step = PAIR_TEXTS[1] if asked is None else PAIR_IMAGES
     for start in range(0, scores.shape[1], step):
@@ -102,7 +100,7 @@ def _pair_block(
             part = _pair_scores(method, queries, rows, gallery.text[some])
         else:
             part = _pair_scores(method, gallery, some, asked).T
-        torch.from_numpy(scores[:, some]).copy_(part)
+        scores[:, some] = part
     return scores
 
 

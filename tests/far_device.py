@@ -50,8 +50,11 @@ class Far(Tensor):
 
 
 @contextmanager
-def far_away() -> Iterator[None]:
-    """Here `FAR` can be computed on."""
+def far_away(device: torch.device = FAR) -> Iterator[None]:
+    """Here `FAR` can be computed on; another device needs nothing."""
+    if device != FAR:
+        yield
+        return
     with _Literals(), _Everything():
         yield
 
@@ -68,12 +71,12 @@ def moved(value: Any, device: torch.device = FAR) -> Any:
     return value
 
 
-def moved_weights(module: nn.Module) -> nn.Module:
-    """A copy of a module whose weights are far."""
+def moved_weights(module: nn.Module, device: torch.device = FAR) -> nn.Module:
+    """A copy of a module whose weights are on the device."""
     found = copy.deepcopy(module)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        return found._apply(lambda weight: weight.to(FAR))
+        return found._apply(lambda weight: weight.to(device))
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(False)
 

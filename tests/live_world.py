@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import torch
 from cases import World
-from far_device import FAR, moved_weights
+from far_device import moved_weights
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -57,12 +57,12 @@ def towers(names: tuple[str, ...]) -> Towers:
     return _towers(encoder().live(), names)
 
 
-def far_towers(names: tuple[str, ...]) -> Towers:
-    """The towers on the device of far_device.py, and what they read as well."""
+def towers_on(device: torch.device, names: tuple[str, ...]) -> Towers:
+    """The towers on another device, and what they read as well."""
     loaded = encoder()._loaded
-    model = moved_weights(loaded.model)
-    numbers = lambda batch: loaded.pixels.to_numbers(batch.to(FAR))  # noqa: E731
-    return _towers(live(model, lambda texts: encoder().tokenizer(texts).to(FAR), numbers), names)
+    model = moved_weights(loaded.model, device)
+    numbers = lambda batch: loaded.pixels.to_numbers(batch.to(device))  # noqa: E731
+    return _towers(live(model, lambda texts: encoder().tokenizer(texts).to(device), numbers), names)
 
 
 def _towers(found: Live, names: tuple[str, ...]) -> Towers:

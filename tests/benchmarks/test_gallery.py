@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from worlds import make_features, make_split
 
+from xshot_bench.benchmarks import evidence as evidence_module
 from xshot_bench.benchmarks import ranks, scoring
 from xshot_bench.benchmarks.episode import Unlabelled, make_episode
 from xshot_bench.benchmarks.evidence import SHORT_LIST, Evidence
@@ -119,7 +120,10 @@ def test_rows_that_meet_in_one_value_keep_to_themselves():
 
 
 @pytest.mark.parametrize("digits", [1, 6])
-def test_one_ranking_serves_all_measures(digits):
+@pytest.mark.parametrize("near", [("cpu",), ()], ids=["CPU's", "GPU's"])
+def test_one_ranking_serves_all_measures(digits, near, monkeypatch):
+    """Also where it is made as on a GPU."""
+    monkeypatch.setattr(evidence_module, "NEAR", near)
     rng = np.random.default_rng(5)
     episode = world("random")
     key = episode.answers.key["i2t"]
@@ -128,7 +132,7 @@ def test_one_ranking_serves_all_measures(digits):
     for own in (key, replace(key, pair=None)):
         evidence = Evidence(own)
         for start in range(0, len(scores), 100):
-            evidence.add(scores[start : start + 100])
+            evidence.add(torch.from_numpy(scores[start : start + 100]))
         np.testing.assert_array_equal(evidence.ap, average_precision(scores, *labels))
         np.testing.assert_array_equal(evidence.short, average_precision(scores, *labels, SHORT_LIST))
         assert evidence.precision() == np.nanmean(interpolated_precision(scores, *labels), axis=0).round(5).tolist()

@@ -1,4 +1,7 @@
-"""Every method computes where its task is, and nowhere else; seen on a device that is not there (far_device.py)."""
+"""Every method computes where its task is, and nowhere else.
+
+Seen on a device that is not there (far_device.py), and on a GPU where there is one.
+"""
 
 import dataclasses
 from functools import partial
@@ -8,7 +11,7 @@ import pytest
 import torch
 from cases import fitted, outputs, world_of
 from far_device import FAR, Far, far_away, moved
-from live_world import far_towers
+from live_world import towers_on
 from worlds import make_features, make_split
 
 from xshot_bench.benchmarks.ablation import parse_variant
@@ -20,6 +23,7 @@ from xshot_bench.benchmarks.run import judge
 REGISTRY = Registry()
 METHODS = [entry.name for entry in REGISTRY.of("method")]
 LONG = ("steps", "classifier_steps", "rounds", "epochs")  # of training: two will do
+DEVICES = [FAR, torch.device("cuda")] if torch.cuda.is_available() else [FAR]
 LIVE = ("coop", "coop:csc", "coop:words", "clip_lora", "clip_lora:both", "clip_lora:posterior")
 
 
@@ -37,15 +41,16 @@ def test_the_device_notices_what_a_gpu_would():
             x.numpy()
 
 
-def check_far(found, expected):
+def check_there(device, found, expected):
     """What was computed there lies there, and is what was computed here."""
     for a, b in zip(found, expected, strict=True):
-        assert isinstance(a, Far)
-        torch.testing.assert_close(a.near, b, rtol=1e-3, atol=1e-4)
+        assert a.device.type == device.type
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("name", [name for name in METHODS if "towers" not in REGISTRY.load("method", name).needs])
-def test_a_method_keeps_to_its_device(name):
+def test_a_method_keeps_to_its_device(name, device):
     """And gives there what it gives here, one draw or several at once."""
     cls = REGISTRY.load("method", name)
     make = partial(cls, **{part: 2 for part in LONG if part in cls().parameters()})
@@ -55,16 +60,17 @@ def test_a_method_keeps_to_its_device(name):
     near = fitted(make, tasks[0])
     assert near is not None
     expected = outputs(near, items)
-    with far_away():
-        far = fitted(make, moved(tasks[0]))
-        several = make().fit_many([moved(task) for task in tasks])[0]
-        found = [outputs(method, moved(items)) for method in (far, several)]
+    with far_away(device):
+        far = fitted(make, moved(tasks[0], device))
+        several = make().fit_many([moved(task, device) for task in tasks])[0]
+        found = [outputs(method, moved(items, device)) for method in (far, several)]
     for out in found:
-        check_far(out, expected)
+        check_there(device, out, expected)
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("name", LIVE)
-def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name):
+def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name, device):
     variant = parse_variant(REGISTRY, name, {name.partition(":")[0]: {"steps": "2"}})
     make = partial(variant.build, REGISTRY)
     world = world_of(make)
@@ -73,10 +79,10 @@ def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name):
     near = fitted(make, task)
     assert near is not None
     expected = outputs(near, items, task)
-    with far_away():
-        there = dataclasses.replace(moved(task), towers=far_towers(world.names))
-        found = outputs(fitted(make, there), moved(items), there)
-    check_far(found, expected)
+    with far_away(device):
+        there = dataclasses.replace(moved(task, device), towers=towers_on(device, world.names))
+        found = outputs(fitted(make, there), moved(items, device), there)
+    check_there(device, found, expected)
 
 
 def test_every_method_is_seen_there():
@@ -86,15 +92,16 @@ def test_every_method_is_seen_there():
 
 @pytest.mark.parametrize("name", ["clip", "prototype", "sm", "calip", "random"])
 @pytest.mark.parametrize("shots", [0, 2])
-def test_a_cell_is_judged_from_any_device(name, shots):
+@pytest.mark.parametrize("there", DEVICES, ids=str)
+def test_a_cell_is_judged_from_any_device(name, shots, there):
     """Episode, scoring and calibration of each scoring rule."""
     features = make_features(noise=1.0)
     tokens = np.random.default_rng(0).standard_normal((len(features.label), 3, 16)).astype(np.float16)
     features = dataclasses.replace(features, tokens=tokens)
     numbers = []
-    for device in ("cpu", str(FAR)):
-        with far_away():
-            episode = make_episode(features, make_split(features), Setting(shots, 1), device)
+    for device in (torch.device("cpu"), there):
+        with far_away(there):
+            episode = make_episode(features, make_split(features), Setting(shots, 1), str(device))
             method = REGISTRY.load("method", name)()
             method.fit(episode.task)
             numbers.append(judge(method, episode)[0])
