@@ -3,13 +3,15 @@
     python -m xshot_bench.benchmarks.bench_gallery
     python -m xshot_bench.benchmarks.bench_gallery --sizes 1000000 --queries 10000
     python -m xshot_bench.benchmarks.bench_gallery --method calip --sizes 100000 --queries 1000
+    python -m xshot_bench.benchmarks.bench_gallery --sizes 1000000 --queries 10000 --device cuda
 
 Made-up features of 512 numbers (float16, memory-mapped; classes of 100 items) in a generalised gallery, judged as a
 cell of the harness is: both directions, AP, recall, the first items and the curve. Each size runs in a process of its
-own with one thread. Product and sort are the bare ones, of the same numbers: a matrix product and NumPy's values-only
-sort, in place. What comes once (the gallery read and represented, the evidence sorted out) is told from what each query
-takes by a second, shorter run. On a CPU the seconds are the processor's, which other work on the machine moves least.
-Memory is the most that was held beside the files' pages.
+own with one thread. Product and sort are the bare ones, of the same numbers: a matrix product and a values-only sort
+(NumPy's, in place; on a GPU PyTorch's, which sorts positions with them). What comes once (the gallery read and
+represented, the evidence sorted out) is told from what each query takes by a second, shorter run. On a CPU the seconds
+are the processor's, which other work on the machine moves least; on a GPU the clock's, after a run that is not counted.
+Memory is the most that was held beside the files' pages, and on the GPU.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from xshot_bench.benchmarks.device_ranks import CHUNK
 from xshot_bench.benchmarks.episode import Episode, make_episode
 from xshot_bench.benchmarks.protocol import DIRECTIONS, Setting
 from xshot_bench.benchmarks.registry import Registry
@@ -43,13 +46,14 @@ LEAST = 128  # queries of the shorter of two runs
 
 @dataclass(frozen=True)
 class Taken:
-    """What judging one gallery took. Seconds of the bare product, the bare sort and the judge; bytes."""
+    """What judging one gallery took. Seconds of the bare product, the bare sort and the judge; bytes here and there."""
 
     product: float
     sort: float
     once: float
     judged: float
     held: int
+    on_gpu: int
 
 
 def made_up(folder: Path, items: int, tokens: bool) -> FeatureSet:
@@ -101,8 +105,11 @@ def episode(features: FeatureSet, queries: int, device: str) -> Episode:
 
 
 def clock(device: str) -> float:
-    """Seconds of this process's work, or where a GPU has its part in it, the wall's."""
-    return time.process_time() if device == "cpu" else time.perf_counter()
+    """Seconds of this process's work, or where a GPU has its part in it, the wall's when that has finished."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def seconds_of_judge(method: type[Method], features: FeatureSet, queries: int, device: str) -> tuple[int, float]:
@@ -116,21 +123,22 @@ def seconds_of_judge(method: type[Method], features: FeatureSet, queries: int, d
 
 
 def bare(features: FeatureSet, queries: int, device: str) -> tuple[float, float]:
-    """Seconds of the product ``queries`` × gallery and of NumPy's sort of it, both directions."""
+    """Seconds of the product ``queries`` × gallery and of a sort of it, both directions."""
     product = sort = 0.0
     gallery = torch.empty(len(features.text), WIDTH, device=device)
     for start in range(0, len(gallery), BLOCK):
         gallery[start : start + BLOCK] = torch.from_numpy(features.text[start : start + BLOCK].astype(np.float32))
-    room = torch.zeros(LEAST, len(gallery))  # touched once, as fresh memory costs more than the arithmetic
+    room = torch.zeros(LEAST, len(gallery), device=device)  # touched once, as fresh memory costs more than arithmetic
     for start in range(0, queries, LEAST):
         some = torch.from_numpy(features.image[start : min(start + LEAST, queries)].astype(np.float32)).to(device)
         before, scores = clock(device), room[: len(some)]
-        if device == "cpu":
-            torch.mm(some, gallery.T, out=scores)
-        else:
-            scores.copy_(some @ gallery.T)
+        torch.mm(some, gallery.T, out=scores)
         between = clock(device)
-        scores.numpy().sort(axis=1)
+        if device == "cpu":
+            scores.numpy().sort(axis=1)
+        else:
+            for part in scores.split(max(1, CHUNK // len(gallery))):
+                part.sort(dim=1)
         product, sort = product + between - before, sort + clock(device) - between
     return len(DIRECTIONS) * product, len(DIRECTIONS) * sort
 
@@ -159,18 +167,21 @@ def measure(method: str, items: int, queries: int, device: str) -> Taken:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         found = cast("type[Method]", Registry().load("method", method))
         features = made_up(Path(folder), items, "tokens" in found.needs)
+        if device != "cpu":
+            seconds_of_judge(found, features, LEAST, device)
         with Held() as held:
             few, short = seconds_of_judge(found, features, LEAST, device)
             many, long = seconds_of_judge(found, features, queries, device)
+        on_gpu = 0 if device == "cpu" else torch.cuda.max_memory_allocated()
         product, sort = bare(features, many, device)
     a_query = (long - short) / (many - few)
-    return Taken(product, sort, long - many * a_query, long, held.most)
+    return Taken(product, sort, long - many * a_query, long, held.most, on_gpu)
 
 
 @click.command()
 @click.option("--method", default="clip", show_default=True)
 @click.option("--sizes", default="250000,500000,1000000", show_default=True, help="Of the gallery, comma-separated.")
-@click.option("--queries", default=500, show_default=True, help="10000 is the full job: a quarter of an hour.")
+@click.option("--queries", default=500, show_default=True, help="10000 is the full job: a quarter of an hour on a CPU.")
 @click.option("--device", default="cpu", show_default=True)
 def main(method: str, sizes: str, queries: int, device: str) -> None:
     """What judging METHOD on large galleries takes."""
@@ -185,9 +196,9 @@ def main(method: str, sizes: str, queries: int, device: str) -> None:
         bare_seconds = taken.product + taken.sort
         every = (taken.judged - taken.once) / bare_seconds
         rows.append((f"{items:,}", taken.product, taken.sort, taken.once, taken.judged, taken.judged / bare_seconds,
-                     every, taken.held / 2**30))  # fmt: skip
+                     every, taken.held / 2**30, taken.on_gpu / 2**30))  # fmt: skip
     head = ["gallery", "product s", "sort s", "once s", "judged s", "judged / (product + sort)", "without once", "GiB"]
-    print(tabulate(rows, head, floatfmt=".2f", disable_numparse=[0]))
+    print(tabulate(rows, [*head, "on the GPU"], floatfmt=".2f", disable_numparse=[0]))
 
 
 if __name__ == "__main__":
