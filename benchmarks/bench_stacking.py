@@ -47,6 +47,7 @@ def main(methods: tuple[str, ...], device: str, draws: str, threads: int, repeat
             tasks = [made_up_task(draw, device) for draw in range(count)]
             cells.append(seconds(partial(method.fit_many, tasks), device, repeats) / count)
         rows.append([name, *(f"{cell:.3f}" for cell in cells)])
+        click.echo(" ".join(rows[-1]), err=True)  # the table comes late
     headers = ["method", *(f"{on}, one by one" for on in places), *(f"{device}, {n} stacked" for n in stacked)]
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
