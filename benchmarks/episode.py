@@ -36,7 +36,7 @@ class OnDisk:
     def __getitem__(self, index: slice | Tensor) -> Tensor:
         """The rows in a slice or at positions ``[k]``."""
         some = self.row[index] if isinstance(index, slice) else self.row[index.cpu().numpy()]
-        found = torch.from_numpy(np.require(self.stored[some], np.float32, "W")).to(self.device)
+        found = torch.from_numpy(self.stored[some]).to(self.device).float()
         return normalize(found, dim=-1) if self.unit else found
 
 

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from xshot_bench.benchmarks import device_ranks, metrics, ranks
+from xshot_bench.benchmarks import metrics, ranks
+from xshot_bench.benchmarks.device_ranks import DeviceRanker
 from xshot_bench.benchmarks.episode import Key
 
 FIRST = 10  # items kept of each ranking
@@ -29,17 +30,20 @@ class Evidence:
         self._first = np.empty((queries, min(FIRST, len(key.gallery_label))), dtype=np.int64)
         self._precision = np.full((queries, 11), np.nan)
         self._done = 0
+        self._ranker: DeviceRanker | None = None
 
     def add(self, scores: Tensor) -> None:
         """Scores ``[n,G]`` (float32) of the next queries against the gallery; ranked by the GPU if they lie there."""
         key, start = self._key, self._done
         own = slice(start, start + len(scores))
-        labels = key.query_label[own], key.gallery_label
         if scores.device.type in NEAR:
             here = scores.cpu().numpy()
-            blocks, pair_ranks = ranks.ranked(here, *labels), partial(metrics.pair_ranks, here)
+            blocks = ranks.ranked(here, key.query_label[own], key.gallery_label)
+            pair_ranks = partial(metrics.pair_ranks, here)
         else:
-            blocks, pair_ranks = device_ranks.ranked(scores, *labels), partial(device_ranks.pair_ranks, scores)
+            self._ranker = self._ranker or DeviceRanker(key.gallery_label, scores.device)
+            blocks = self._ranker.ranked(scores, key.query_label[own])
+            pair_ranks = partial(self._ranker.pair_ranks, scores)
         for block in blocks:
             rows = start + block.rows
             self.ap[rows], self.short[rows] = metrics.average(block), metrics.average(block, SHORT_LIST)

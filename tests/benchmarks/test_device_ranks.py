@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from worlds import make_features, make_split
 
 from xshot_bench.benchmarks import device_ranks, evidence, metrics, ranks
+from xshot_bench.benchmarks.device_ranks import DeviceRanker
 from xshot_bench.benchmarks.episode import make_episode
 from xshot_bench.benchmarks.protocol import Setting
 from xshot_bench.benchmarks.registry import Registry
@@ -34,12 +35,11 @@ def found(blocks, queries: int, k: int) -> list[tuple[list[int], list[int]]]:
 
 def check(scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray, device: str = "cpu") -> None:
     queries, seed = len(scores), 3
-    there = device_ranks.ranked(torch.from_numpy(scores).to(device), query_label, gallery_label, seed)
+    ranker, there = DeviceRanker(gallery_label, torch.device(device), seed), torch.from_numpy(scores).to(device)
     here = ranks.ranked(scores, query_label, gallery_label, seed)
-    assert found(there, queries, 4) == found(here, queries, 4)
+    assert found(ranker.ranked(there, query_label), queries, 4) == found(here, queries, 4)
     pair = np.random.default_rng(0).integers(-1, scores.shape[1], queries)
-    own = device_ranks.pair_ranks(torch.from_numpy(scores).to(device), pair, seed)
-    np.testing.assert_array_equal(own, metrics.pair_ranks(scores, pair, seed))
+    np.testing.assert_array_equal(ranker.pair_ranks(there, pair), metrics.pair_ranks(scores, pair, seed))
 
 
 @given(st.data())
@@ -79,15 +79,16 @@ def test_a_cell_is_judged_alike(method, monkeypatch):
 
 
 def test_scores_must_be_finite_and_of_the_right_shape():
-    labels = np.zeros(2), np.zeros(3)
+    ranker = DeviceRanker(np.zeros(3), torch.device("cpu"))
     with pytest.raises(ValueError, match="1 of 6 scores are not finite"):
-        list(device_ranks.ranked(torch.tensor([[0, 1, torch.nan], [0, 0, 0]]), *labels))
+        list(ranker.ranked(torch.tensor([[0, 1, torch.nan], [0, 0, 0]]), np.zeros(2)))
     with pytest.raises(ValueError, match=r"shape \(3, 2\) where \(2, 3\)"):
-        list(device_ranks.ranked(torch.zeros(3, 2), *labels))
+        list(ranker.ranked(torch.zeros(3, 2), np.zeros(2)))
     with pytest.raises(ValueError, match="not finite"):
-        device_ranks.pair_ranks(torch.tensor([[torch.inf, 0]]), np.array([1]))
+        ranker.pair_ranks(torch.tensor([[torch.inf, 0, 0]]), np.array([1]))
 
 
 def test_nothing_to_rank():
-    assert found(device_ranks.ranked(torch.zeros(2, 0), np.zeros(2), np.zeros(0)), 2, 4) == [([], []), ([], [])]
-    assert not list(device_ranks.ranked(torch.zeros(0, 3), np.zeros(0), np.zeros(3)))
+    nothing, some = (DeviceRanker(np.zeros(items), torch.device("cpu")) for items in (0, 3))
+    assert found(nothing.ranked(torch.zeros(2, 0), np.zeros(2)), 2, 4) == [([], []), ([], [])]
+    assert not list(some.ranked(torch.zeros(0, 3), np.zeros(0)))

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from cases import fitted, outputs, world_of
+from cases import compared, fitted, outputs, world_of
 from far_device import FAR, Far, far_away, moved
 from live_world import towers_on
 from worlds import make_features, make_split
@@ -41,6 +41,11 @@ def test_the_device_notices_what_a_gpu_would():
             x.numpy()
 
 
+def seen(device, method, items, task=None):
+    """A GPU rounds in its own way, so there it is what rounding does not turn round, as it does an eigenvector."""
+    return outputs(method, items, task) if device == FAR else [compared(method, items, task)]
+
+
 def check_there(device, found, expected):
     """What was computed there lies there, and is what was computed here."""
     for a, b in zip(found, expected, strict=True):
@@ -59,11 +64,11 @@ def test_a_method_keeps_to_its_device(name, device):
     items = world.test_items(tasks[0])
     near = fitted(make, tasks[0])
     assert near is not None
-    expected = outputs(near, items)
+    expected = seen(device, near, items)
     with far_away(device):
         far = fitted(make, moved(tasks[0], device))
         several = make().fit_many([moved(task, device) for task in tasks])[0]
-        found = [outputs(method, moved(items, device)) for method in (far, several)]
+        found = [seen(device, method, moved(items, device)) for method in (far, several)]
     for out in found:
         check_there(device, out, expected)
 
@@ -78,10 +83,10 @@ def test_a_method_keeps_to_the_device_of_the_encoder_s_towers(name, device):
     items = world.test_items(task)
     near = fitted(make, task)
     assert near is not None
-    expected = outputs(near, items, task)
+    expected = seen(device, near, items, task)
     with far_away(device):
         there = dataclasses.replace(moved(task, device), towers=towers_on(device, world.names))
-        found = outputs(fitted(make, there), moved(items, device), there)
+        found = seen(device, fitted(make, there), moved(items, device), there)
     check_there(device, found, expected)
 
 
@@ -95,6 +100,8 @@ def test_every_method_is_seen_there():
 @pytest.mark.parametrize("there", DEVICES, ids=str)
 def test_a_cell_is_judged_from_any_device(name, shots, there):
     """Episode, scoring and calibration of each scoring rule."""
+    if name == "random" and there != FAR:
+        pytest.skip("its hashes are of the last bits, too, and a GPU's are its own")
     features = make_features(noise=1.0)
     tokens = np.random.default_rng(0).standard_normal((len(features.label), 3, 16)).astype(np.float16)
     features = dataclasses.replace(features, tokens=tokens)
