@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from types import ModuleType
 from typing import Literal
 
 from xshot_bench import InputError
+from xshot_bench.benchmarks.code_digest import code_digest
 
 Kind = Literal["method", "dataset", "encoder"]
 KINDS: tuple[Kind, ...] = ("method", "dataset", "encoder")
@@ -92,19 +92,9 @@ class Registry:
                 ) from error
         return self._classes[key]
 
-    def code_digest(self, kind: Kind, name: str, defaults: bool = True) -> str:
-        """SHA-256 (hex) of the entry's code, so that a changed method is run again.
-
-        Covered are its own files and the modules of ``methods/`` that these import, directly or not; words (comments,
-        docstrings, layout) are not, nor without ``defaults`` those of a method's parameters, its switches and search.
-        """
-        cls = self.load(kind, name)
-        path = Path(inspect.getfile(cls)).resolve()  # as the shared ones are, or a file may count twice
-        files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-        digest = hashlib.sha256()
-        for file in [*files, *sorted(_shared(files) - set(files))]:
-            digest.update(file.name.encode() + b"\0" + _code(file, () if defaults else cls.__mro__).encode())
-        return digest.hexdigest()
+    def code_digest(self, kind: Kind, name: str) -> str:
+        """SHA-256 (hex) of the entry's code (code_digest.py), so that a changed method is run again."""
+        return code_digest(self.load(kind, name), ROOT)
 
     def _plugin_entries(self) -> Iterator[Entry]:
         for path in self.plugins:
@@ -166,47 +156,6 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
-
-
-def _shared(files: Sequence[Path]) -> set[Path]:
-    """The files of ``methods/`` that these files import, anywhere in them, and those that they import in turn."""
-    found: set[Path] = set()
-    todo = list(files)
-    while todo:
-        new = set(_imports_of_methods(ast.parse(todo.pop().read_bytes()))) - found
-        found |= new
-        todo += new
-    return found
-
-
-def _imports_of_methods(tree: ast.Module) -> Iterator[Path]:
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            package, *parts = name.split(".")
-            if package == "xshot_bench" and parts[:1] == ["methods"]:
-                place = ROOT.joinpath(*parts)
-                yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
-
-
-def _code(file: Path, methods: Sequence[type] = ()) -> str:
-    """A file's code in a normal form, without comments and docstrings, and without the defaults of these methods."""
-    tree, names = ast.parse(file.read_bytes()), {cls.__name__ for cls in methods}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-            node.body[0] = ast.Pass()
-        if isinstance(node, ast.ClassDef) and node.name in names:
-            node.body = [part for part in node.body if not _is_default(part)]
-    return ast.unparse(tree)
-
-
-def _is_default(part: ast.stmt) -> bool:
-    """Whether it is a parameter in a method's class, or what the class says of its parameters."""
-    if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part.annotation):
-        return True
-    return re.match(r"(ablations|components|search)\b", ast.unparse(part)) is not None
 
 
 def _can_be_found(package: str) -> bool:

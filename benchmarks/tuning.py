@@ -168,7 +168,7 @@ class Tuner:
     def _digest(self, setting: Variant, parameters: Mapping[str, Any] | None = None) -> str:
         """By what a trial is known: the method's code, the setting or these parameters, and the rehearsals."""
         if setting.plugin not in self._code:
-            self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin, defaults=False)
+            self._code[setting.plugin] = self.registry.code_digest("method", setting.plugin)
         options = options_of(self.material, setting, self.registry)
         if options not in self._rehearsals:
             self._rehearsals[options] = games_of(replace(self.setup(setting), encoder=None)).digest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks import registry
+from xshot_bench.benchmarks import code_digest, registry
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.methods import base
 from xshot_bench.methods.base import Method
@@ -128,6 +128,37 @@ def test_the_code_digest_follows_the_code_not_its_words(plugin):
     one = Registry([plugin("one/shifted.py", GOOD)]).code_digest("method", "shifted")
     words = GOOD.replace("Adds a constant", "Shifts").replace("return x", "# a comment\n        return  x")
     assert Registry([plugin("two/shifted.py", words)]).code_digest("method", "shifted") == one
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("by: float = 0.5", "by: float = 0.75"),
+        ('ablations = {"still": {"by": 0.0}}', 'ablations = {"far": {"by": 9.0}}'),
+        ("    by: float", "    search = {'by': (0.25, 0.5)}\n    by: float"),
+        ("    by: float", "    resources = Resources(num_gpus=0.25)\n    by: float"),
+    ],
+)
+def test_the_code_digest_does_not_follow_what_changes_no_number(plugin, old, new):
+    """A cell has its parameters in full."""
+    code = GOOD.replace("Modality,", "Modality, Resources,")
+    assert old in code
+    one, two = (Registry([plugin(f"{n}/shifted.py", text)]) for n, text in enumerate((code, code.replace(old, new))))
+    assert one.code_digest("method", "shifted") == two.code_digest("method", "shifted")
+
+
+def test_code_is_the_same_in_every_python(tmp_path):
+    """3.12 writes quotes inside of f-strings in another way and has type parameters; 3.13 leaves out what is empty."""
+    file = tmp_path / "code.py"
+    file.write_text("def f(x, *, y=None) -> str:\n    return f\"{x!r:>{y}} {x['a']}\" if not y else ''\n")
+    assert code_digest._code(file) == (
+        "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x')],kwonlyargs=[arg(arg='y')],"
+        "kw_defaults=[Constant()]),body=[Return(value=IfExp(test=UnaryOp(op=Not(),operand=Name(id='y',ctx=Load())),"
+        "body=JoinedStr(values=[FormattedValue(value=Name(id='x',ctx=Load()),conversion=114,format_spec=JoinedStr("
+        "values=[Constant(value='>'),FormattedValue(value=Name(id='y',ctx=Load()),conversion=-1)])),"
+        "Constant(value=' '),FormattedValue(value=Subscript(value=Name(id='x',ctx=Load()),slice=Constant(value='a'),"
+        "ctx=Load()),conversion=-1)]),orelse=Constant(value='')))],returns=Name(id='str',ctx=Load()))])"
+    )
 
 
 DIGESTS = """
