@@ -114,7 +114,7 @@ class _BatchSize(click.ParamType):
 @click.option("--oracle", is_flag=True, default=None, help="Show what knowing the labels would score.")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.PARAMETER=VALUE", help="Set a method's parameter.")
 @click.option("--tune", is_flag=True, help="Choose each method's parameters on classes (items) that are no test items.")
-@click.option("--suite", default="default", show_default=True, help="A suite's name or .toml file; options go over it.")
+@click.option("--suite", help="A suite's name or .toml file; options go over it. [default: default]")
 @click.option("--root", "roots", multiple=True, metavar="[DATASET=]DIR", help="The folder of a dataset of yours.")
 @click.option("--skip-bad-items", is_flag=True, help="Go on without a dataset's bad items, and say how many.")
 @click.option(
@@ -208,7 +208,8 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
 def report_command(context: click.Context, /, **options: Any) -> None:
     """Make one self-contained HTML page of results that there are, with figures as PNG and SVG.
 
-    Choose what it shows by the options of the run that computed it. Both are kept under --results and told to MLflow.
+    Choose what it shows by the options of the run that computed it; without any it is what was asked last. Page and
+    figures are kept under --results and told to MLflow.
     """
     from xshot_bench.benchmarks.publish import report
 

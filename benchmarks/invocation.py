@@ -32,7 +32,7 @@ from xshot_bench.benchmarks.report.sheet import to_csv
 from xshot_bench.benchmarks.running import run_jobs
 from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
-from xshot_bench.benchmarks.suite import Suite
+from xshot_bench.benchmarks.suite import DEFAULT, Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
 from xshot_bench.benchmarks.tuned_suite import tune_suite, tuners
 from xshot_bench.benchmarks.tuning import TRIALS
@@ -75,7 +75,7 @@ class Invocation:
             batch_size=options["batch_size"],
         )
         return cls(
-            suite=Suite.from_options(chosen, options["suite"]),
+            suite=Suite.from_options(chosen, options["suite"] or DEFAULT),
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,

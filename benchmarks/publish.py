@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.compare import compare
-from xshot_bench.benchmarks.invocation import Invocation
+from xshot_bench.benchmarks.invocation import SUITE_OPTIONS, Invocation
 from xshot_bench.benchmarks.invocations import Invocations
 from xshot_bench.benchmarks.plan import Plan
 from xshot_bench.benchmarks.recall import recalled
@@ -26,7 +27,7 @@ PAGE = "report.html"
 def report(options: Mapping[str, Any]) -> int:
     """Write the page, and the figures as files; says where they are and returns 0."""
     nothing_runs = {"force": False, "jobs": 1, "executor": "local", "cell_timeout": None, "cell_memory": None}
-    call = Invocation.from_options(nothing_runs | dict(options))
+    call = _newest(Invocation.from_options(nothing_runs | dict(options)), options)
     for place in (options["to"], options["figures"]):
         if place and not place.absolute().parent.is_dir():
             raise InputError(f"there is no folder {place.absolute().parent} to write {place.name} to.")
@@ -60,6 +61,18 @@ def report(options: Mapping[str, Any]) -> int:
     click.echo(f"Page:    {options['to'] or where / PAGE}")
     click.echo(f"Figures: {options['figures'] or where / 'figures'}")
     return 0
+
+
+def _newest(call: Invocation, options: Mapping[str, Any]) -> Invocation:
+    """The call; where no option says what is to be shown, of the newest suite in the folder."""
+    known = Invocations(call.store).all()
+    chosen = any(options[name] not in (None, ()) for name in (*SUITE_OPTIONS, "settings", "suite"))
+    if chosen or options["tune"] or not known:
+        return call
+    suite = known[-1].suite
+    count = f"{len(suite.methods)} method{'s' * (len(suite.methods) > 1)}"
+    click.echo(f"Shown is what was asked last: {count}, {known[-1].name}. Options choose something else.", err=True)
+    return replace(call, suite=suite)
 
 
 def _plan(call: Invocation) -> Plan:

@@ -222,3 +222,22 @@ def test_what_cannot_be_shown_is_said(reported: Reported, tmp_path, capsys) -> N
     assert "there is no folder" in capsys.readouterr().err
     assert call(["report", *options, "--shots", "2,3"]) == 0
     assert "Not all is there: 18 new, 18 done of 36 cells." in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_options_it_shows_what_was_asked_last(reported: Reported, tmp_path, capsys) -> None:
+    options = elsewhere(reported, tmp_path)
+    suite = options.index("--root")  # which the options of the suite come before, and the encoder after
+    places = [*options[suite : suite + 2], *options[suite + 4 :]]
+    again = Reported(tmp_path, tmp_path, (), "", {})
+    assert call(["report", *places, "--to", str(again.page)]) == 0
+    assert "what was asked last: 3 methods, manifest,manifest/b X=0,2." in capsys.readouterr().err
+    assert again.data_of_page["spots"] == reported.data_of_page["spots"]
+
+    assert call([*options, "--methods", "clip", "--shots", "2"]) == 0
+    assert call(["report", *places, "--to", str(again.page)]) == 0
+    assert "what was asked last: 1 method, manifest,manifest/b X=2." in capsys.readouterr().err
+    assert len(again.data_of_page["spots"]) < len(reported.data_of_page["spots"])
+
+    assert call(["report", *places, "--suite", "default"]) == 2
+    assert "what was asked last" not in capsys.readouterr().err
