@@ -34,8 +34,8 @@ from xshot_bench.benchmarks.side_by_side import Judging, changes, opened
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import DEFAULT, Suite
 from xshot_bench.benchmarks.tracking import Tracker, default_uri, sync
-from xshot_bench.benchmarks.tuned_suite import tune_suite, tuners
-from xshot_bench.benchmarks.tuning import TRIALS
+from xshot_bench.benchmarks.tuning.policy import TRIALS
+from xshot_bench.benchmarks.tuning.suite import tune_suite, tuners
 from xshot_bench.datasets.base import DatasetOptions
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.datasets.fetching import fetch

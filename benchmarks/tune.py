@@ -4,8 +4,8 @@
     python -m xshot_bench.benchmarks.tune --all --write docs/hyperparameters.md
     python -m xshot_bench.benchmarks.tune --compare flexclip "flexclip{rounds=50}" "flexclip:nogen{steps=300}"
 
-Every method gets the same number of trials, drawn from its ``search``, on the same rehearsals (tuning.py,
-rehearsals.py); ``--compare`` shows the candidates given instead. Trials are kept, and an interrupted tuning goes on.
+Every method gets the same number of trials, drawn from its ``search``, on the same rehearsals (tuning/); ``--compare``
+shows the candidates given instead. Trials are kept, and an interrupted tuning goes on.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from xshot_bench.benchmarks.executors.threads import one_thread
 from xshot_bench.benchmarks.plan import Inputs, variants_of
 from xshot_bench.benchmarks.progress import Progress
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.rehearsals import SHOTS, Rehearsals, fit_all, mean_ap, rules_of
 from xshot_bench.benchmarks.report.hyperparameters import put_into
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.benchmarks.trials import games_of
-from xshot_bench.benchmarks.tuned_suite import tuners
-from xshot_bench.benchmarks.tuning import Tuned, Tuner, Untunable
+from xshot_bench.benchmarks.tuning.policy import Tuned, Tuner, Untunable
+from xshot_bench.benchmarks.tuning.rehearsals import SHOTS, Rehearsals, fit_all, mean_ap, rules_of
+from xshot_bench.benchmarks.tuning.suite import tuners
+from xshot_bench.benchmarks.tuning.trials import games_of
 from xshot_bench.datasets.feature_cache import FeatureOptions, default_cache
 from xshot_bench.datasets.workers import cores
 from xshot_bench.methods import calibration

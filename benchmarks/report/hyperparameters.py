@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from xshot_bench import InputError
 from xshot_bench.benchmarks.store import write_atomically
-from xshot_bench.benchmarks.tuning import Tuned
+from xshot_bench.benchmarks.tuning.policy import Tuned
 
 BEGIN, END = "<!-- written by benchmarks/tune.py -->", "<!-- end -->"
 

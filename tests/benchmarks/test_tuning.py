@@ -20,11 +20,11 @@ from xshot_bench.benchmarks.executors.limits import Limits
 from xshot_bench.benchmarks.plan import Material
 from xshot_bench.benchmarks.recall import AbsentDataset
 from xshot_bench.benchmarks.registry import Registry
-from xshot_bench.benchmarks.rehearsals import Rehearsals, fit_all
 from xshot_bench.benchmarks.report.hyperparameters import BEGIN, END, put_into
 from xshot_bench.benchmarks.store import Store
-from xshot_bench.benchmarks.trials import Trials, games_of
-from xshot_bench.benchmarks.tuning import TRIALS, Tuner, settings
+from xshot_bench.benchmarks.tuning.policy import TRIALS, Tuner, settings
+from xshot_bench.benchmarks.tuning.rehearsals import Rehearsals, fit_all
+from xshot_bench.benchmarks.tuning.trials import Trials, games_of
 from xshot_bench.datasets import kshot
 from xshot_bench.datasets.feature_cache import PLAIN, FeatureSet, write_features
 from xshot_bench.datasets.splitting import Split

@@ -8,7 +8,7 @@ import pytest
 from xshot_bench.benchmarks.ablation import parse_variant
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.report.hyperparameters import BEGIN, END
-from xshot_bench.benchmarks.tuning import search_of, settings
+from xshot_bench.benchmarks.tuning.policy import search_of, settings
 
 REGISTRY = Registry()
 METHODS = [entry.name for entry in REGISTRY.of("method")]

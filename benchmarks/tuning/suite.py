@@ -13,8 +13,8 @@ from xshot_bench.benchmarks.plan import Inputs, features_of, needs_of, open_mate
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.store import Store
 from xshot_bench.benchmarks.suite import Suite
-from xshot_bench.benchmarks.trials import Trials
-from xshot_bench.benchmarks.tuning import Progress, Tuned, Tuner, Untunable, search_of
+from xshot_bench.benchmarks.tuning.policy import Progress, Tuned, Tuner, Untunable, search_of
+from xshot_bench.benchmarks.tuning.trials import Trials
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from xshot_bench import InputError
-from xshot_bench.benchmarks.rehearsals import DRAWS, FOLDS, SHOTS, Rehearsals, fit_all, mean_ap
 from xshot_bench.benchmarks.run import Setup, one_line
 from xshot_bench.benchmarks.store import write_atomically
+from xshot_bench.benchmarks.tuning.rehearsals import DRAWS, FOLDS, SHOTS, Rehearsals, fit_all, mean_ap
 from xshot_bench.methods.base import Declined, Method, require
 
 

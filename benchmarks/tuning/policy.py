@@ -19,7 +19,7 @@ from xshot_bench.benchmarks.executors.guards import Lost
 from xshot_bench.benchmarks.plan import Material, options_of, setup_of
 from xshot_bench.benchmarks.registry import Registry
 from xshot_bench.benchmarks.run import Setup
-from xshot_bench.benchmarks.trials import Attempt, Trial, Trials, attempt, games_of
+from xshot_bench.benchmarks.tuning.trials import Attempt, Trial, Trials, attempt, games_of
 from xshot_bench.datasets.feature_cache import FeatureOptions
 
 TRIALS = 12  # settings of each method, the default among them
