@@ -42,14 +42,15 @@ def check(scores: np.ndarray, query_label: np.ndarray, gallery_label: np.ndarray
     np.testing.assert_array_equal(ranker.pair_ranks(there, pair), metrics.pair_ranks(scores, pair, seed))
 
 
-@given(st.data())
+@pytest.mark.parametrize("device", DEVICES)
+@given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_any_scores(data: st.DataObject) -> None:
+def test_any_scores(device: str, data: st.DataObject) -> None:
     queries, items = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 12))
     score = st.sampled_from(ODD) | st.floats(width=32, allow_nan=False, allow_infinity=False)
     numbers = data.draw(st.lists(score, min_size=queries * items, max_size=queries * items))
     labels = [np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))) for n in (queries, items)]
-    check(np.array(numbers, np.float32).reshape(queries, items), *labels)
+    check(np.array(numbers, np.float32).reshape(queries, items), *labels, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
