@@ -318,6 +318,13 @@ def test_ctrl_c_beside_the_call_is_no_traceback(tmp_path, moment, code):
     assert ("flexclip" in done.stdout) == (moment > 1)
 
 
+def test_ctrl_c_before_the_program_answers_is_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    command, path = [sys.executable, str(ROOT / "run_bench.py"), "list"], {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **path})
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def _numbers(out: str) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(out)["rows"]]
 
