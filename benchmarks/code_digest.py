@@ -54,6 +54,8 @@ def _code(file: Path, methods: Sequence[type] = ()) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body[0] = ast.Pass()
+        if isinstance(node, ast.JoinedStr):  # 3.12 puts an empty piece after a format in a format
+            node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
         if isinstance(node, ast.ClassDef) and node.name in names:
             node.body = [part for part in node.body if not _is_said(part)]
     return _text(tree)

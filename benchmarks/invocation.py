@@ -65,6 +65,7 @@ class Invocation:
         chosen = {name: options[name] for name in SUITE_OPTIONS} | {"settings": settings_of(options["settings"])}
         store = Store(options["results"])
         device = device_of(options["device"])
+        suite = DEFAULT if options["suite"] is None else options["suite"]
         wanted = FeatureOptions(options["token_grid"], options["views"], ensemble=options["ensemble"])
         inputs = Inputs(
             roots=roots_of(options["roots"]),
@@ -75,7 +76,7 @@ class Invocation:
             batch_size=options["batch_size"],
         )
         return cls(
-            suite=Suite.from_options(chosen, options["suite"] or DEFAULT),
+            suite=Suite.from_options(chosen, suite),
             registry=Registry(options["plugins"]),
             store=store,
             inputs=inputs,
