@@ -40,10 +40,9 @@ class DeviceRanker:
             places = self._sorted(scores[self._there(rows)])
             own = query_label[rows]
             query, rank = (self._label[places] == self._there(own)[:, None]).nonzero().cpu().numpy().T
-            for label in np.unique(own):
-                first, last = np.flatnonzero(own == label)[[0, -1]]
-                there = slice(first, last + 1)
-                ranks = rank[slice(*np.searchsorted(query, (first, last + 1)))].reshape(last + 1 - first, -1) + 1
+            for first, count in zip(*np.unique(own, return_index=True, return_counts=True)[1:], strict=True):
+                there = slice(first, first + count)  # one label's
+                ranks = rank[slice(*np.searchsorted(query, (first, first + count)))].reshape(count, -1) + 1
                 yield Ranked(rows[there], ranks, partial(self._first, places[there]))
 
     def pair_ranks(self, scores: Tensor, pair: np.ndarray) -> np.ndarray:
