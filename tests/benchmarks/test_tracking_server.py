@@ -246,7 +246,6 @@ def test_ctrl_c_does_not_wait_for_a_slow_server(proxy, colour_folder, tmp_path, 
     plugin = tmp_path / "waiting.py"
     plugin.write_text(WAITING.format(seed=2, file=str(tmp_path / "go")))
     asked = ["--methods", "waiting,clip", "--plugin", str(plugin), "--shots", "1", "--draws", "4"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it, and we too
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run_bench.py"), "--jobs", "1", *asked, "--datasets", "manifest", "--root",
          str(colour_folder), "--encoder", "colours", "--plugin", str(ROOT / "tests/plugins/colours.py"), "--results",
